@@ -1,0 +1,1 @@
+"""Agreement with the authors' implementations: `python -m experiments.conformance tests/golden`."""
