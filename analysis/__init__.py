@@ -1,0 +1,1 @@
+"""Statistics over what the experiments recorded; no plotting outside `analysis.figures`."""

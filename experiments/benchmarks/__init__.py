@@ -1,0 +1,58 @@
+"""What is asked: benchmarks as tables of questions about images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+from datasets import Dataset
+from datasets.table import InMemoryTable
+
+# Name of a benchmark -> its questions: columns id, image, question, answer, type, boxes.
+BENCHMARKS = {"scenes": Path("data/scenes/evaluation.parquet")}
+FREE_FORM = ("caption",)
+
+
+def load(name: str, questions: int = 0, seed: int = 0) -> Dataset:
+    """The questions of a benchmark that have one right answer, in the order of the file.
+
+    Args:
+        name: a key of `BENCHMARKS`.
+        questions: size of a subset balanced over the question types; 0 takes every question.
+        seed: which questions the subset holds.
+    Raises:
+        ValueError: unknown benchmark, or a subset larger than the benchmark.
+        FileNotFoundError: the benchmark's file is missing.
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    path = BENCHMARKS[name]
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; `dvc repro scenes` writes it")
+    # A table read from memory: `datasets` would otherwise copy the file into a cache in the user's home.
+    dataset = Dataset(InMemoryTable(pyarrow.parquet.read_table(path)))
+    types = np.asarray(dataset["type"])
+    chosen = np.flatnonzero(~np.isin(types, FREE_FORM))
+    if questions:
+        chosen = chosen[balanced(types[chosen], questions, seed)]
+    return dataset.select(chosen)
+
+
+def balanced(types: np.ndarray, questions: int, seed: int) -> np.ndarray:
+    """Ascending indices [questions] of a random subset in which the counts of any two types differ by one at most.
+
+    A type too small for its share is taken whole, and the others make up for it. Raises ValueError if there are fewer
+    questions than asked for.
+    """
+    if not 0 < questions <= len(types):
+        raise ValueError(f"{questions} questions asked for, but the benchmark has {len(types)}")
+    rng = np.random.default_rng(seed)
+    # Number the questions of each type in a random order; taking the lowest numbers deals them round-robin.
+    order = rng.permutation(len(types))
+    turn = np.empty(len(types), dtype=int)
+    for name in np.unique(types):
+        members = order[types[order] == name]
+        turn[members] = np.arange(len(members))
+    dealt = np.lexsort((types, turn))
+    return np.sort(dealt[:questions])
