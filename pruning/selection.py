@@ -1,4 +1,4 @@
-"""Choices that several methods share, on tensors alone: stable top-k and the dropping of redundant tokens.
+"""Choices that several methods share, on tensors alone: stable top-k, redundancy, diversity.
 
 Everything is batched, deterministic (score descending, then index ascending) and free of host synchronisation: the
 sizes are Python integers, so nothing on the device decides how many steps run.
@@ -74,6 +74,83 @@ def drop_redundant(features_BNC: Tensor, ranked_BR: Tensor, keep: int) -> Tensor
         nearest = similarity_BRR[rows_B11, even[:, :, None], odd[:, None, :]].amax(dim=-1)
         places_BR = torch.cat([even.gather(1, rank(nearest)[:, dropped:]), odd], dim=-1)
     return ranked_BR.gather(1, places_BR).sort(dim=-1).values
+
+
+def max_min_diversity(features_BNC: Tensor, keep: int) -> Tensor:
+    """Tokens far from one another: each pick is the farthest from its nearest pick (DivPrune, arXiv 2503.02175).
+
+    The first pick is the token farthest from its own nearest neighbour. Distance is 1 - cosine. A token is picked once
+    even if its features repeat; of equally far tokens the lower index goes first.
+
+    Args:
+        features_BNC: features; half precision is compared in float32.
+        keep: number of picks, 1 <= keep <= N.
+
+    Returns:
+        int64 `[B, keep]` in the order of the picks.
+
+    Raises:
+        ValueError: `keep` lies outside 1..N.
+    """
+    count = features_BNC.shape[1]
+    if not 1 <= keep <= count:
+        raise ValueError(f"cannot pick {keep} of {count} tokens: keep must lie between 1 and {count}")
+    distance_BNN = 1 - cosine_similarity(features_BNC)
+    # The nearest entry of a column is the token itself.
+    gain_BN = distance_BNN.kthvalue(min(2, count), dim=1).values
+    nearest_BN = torch.full_like(gain_BN, float("inf"))
+    picked_BN = torch.zeros_like(gain_BN, dtype=torch.bool)
+    picks = []
+    for _ in range(keep):
+        pick_B1 = gain_BN.masked_fill(picked_BN, float("-inf")).argmax(dim=1, keepdim=True)
+        picks.append(pick_B1)
+        picked_BN = picked_BN.scatter(1, pick_B1, True)
+        nearest_BN = nearest_BN.minimum(_row(distance_BNN, pick_B1))
+        gain_BN = nearest_BN
+    return torch.cat(picks, dim=1)
+
+
+def greedy_dpp(kernel_BNN: Tensor, keep: int) -> Tensor:
+    """Greedy MAP of a determinantal point process: each pick multiplies the determinant most (arXiv 1709.05135).
+
+    Keeps the incremental Cholesky factor, so a pick costs O(picks x N). Beyond the rank of the kernel, where every
+    further determinant is 0, the remaining picks follow the gains that rounding leaves; no token is picked twice.
+
+    Args:
+        kernel_BNN: positive semi-definite kernels, float32 or float64.
+        keep: number of picks, 1 <= keep <= N.
+
+    Returns:
+        int64 `[B, keep]` in the order of the picks.
+
+    Raises:
+        ValueError: `keep` lies outside 1..N.
+    """
+    batch, count = kernel_BNN.shape[:2]
+    if not 1 <= keep <= count:
+        raise ValueError(f"cannot pick {keep} of {count} tokens: keep must lie between 1 and {count}")
+    gain_BN = kernel_BNN.diagonal(dim1=1, dim2=2)
+    # A gain below this is rounding error, the picks so far span the kernel: dividing by it would only amplify noise.
+    smallest_B1 = torch.finfo(gain_BN.dtype).eps * gain_BN.amax(dim=1, keepdim=True)
+    factor_BKN = kernel_BNN.new_zeros(batch, keep, count)
+    picked_BN = torch.zeros_like(gain_BN, dtype=torch.bool)
+    picks = []
+    for step in range(keep):
+        pick_B1 = gain_BN.masked_fill(picked_BN, float("-inf")).argmax(dim=1, keepdim=True)
+        picks.append(pick_B1)
+        picked_BN = picked_BN.scatter(1, pick_B1, True)
+        before_BKN = factor_BKN[:, :step]
+        at_pick_B1K = before_BKN.gather(2, pick_B1[:, None].expand(-1, step, -1)).mT
+        row_BN = _row(kernel_BNN, pick_B1) - (at_pick_B1K @ before_BKN)[:, 0]
+        gain_B1 = gain_BN.gather(1, pick_B1)
+        row_BN = torch.where(gain_B1 > smallest_B1, row_BN * gain_B1.rsqrt(), 0)
+        factor_BKN[:, step] = row_BN
+        gain_BN = (gain_BN - row_BN**2).clamp(min=0)
+    return torch.cat(picks, dim=1)
+
+
+def _row(matrix_BNN: Tensor, index_B1: Tensor) -> Tensor:
+    return matrix_BNN.gather(1, index_B1[..., None].expand(-1, -1, matrix_BNN.shape[2]))[:, 0]
 
 
 def cosine_similarity(features_BNC: Tensor) -> Tensor:

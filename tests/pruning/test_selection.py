@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from pruning.selection import drop_redundant, rank, stable_top_k
+from pruning.selection import (
+    cosine_similarity,
+    drop_redundant,
+    greedy_dpp,
+    max_min_diversity,
+    rank,
+    stable_top_k,
+)
 
 
 def reference_rounds(features: torch.Tensor, ranked: list[int], keep: int) -> list[int]:
@@ -104,3 +111,41 @@ def test_drop_redundant_refuses_an_impossible_count(keep):
 
 def test_drop_redundant_with_nothing_to_keep_is_empty():
     assert drop_redundant(random_features(2, 30, 4), torch.arange(20).expand(2, -1), 0).shape == (2, 0)
+
+
+def test_max_min_picks_the_token_farthest_from_the_nearest_pick():
+    features = random_features(3, 25, 5)
+    picks = max_min_diversity(features, 12)
+    for image, order in zip(features, picks.tolist(), strict=True):
+        distance = 1 - cosine_similarity(image[None])[0]
+        others = distance + torch.diag(torch.full((25,), torch.inf))
+        assert order[0] == others.min(dim=0).values.argmax()
+        for step in range(1, 12):
+            rest = [i for i in range(25) if i not in order[:step]]
+            assert order[step] == max(rest, key=lambda i: distance[i, order[:step]].min())
+
+
+def test_greedy_dpp_picks_the_largest_determinant():
+    features = random_features(3, 25, 12)
+    kernel = features @ features.mT
+    picks = greedy_dpp(kernel, 8)
+    for image, order in zip(kernel, picks.tolist(), strict=True):
+        for step in range(8):
+            chosen = order[:step]
+            rest = [i for i in range(25) if i not in chosen]
+            assert order[step] == max(rest, key=lambda i: image[[*chosen, i]][:, [*chosen, i]].det())
+
+
+@pytest.mark.parametrize("pick", [max_min_diversity, lambda features, keep: greedy_dpp(features @ features.mT, keep)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_token_is_picked_twice_when_features_repeat(pick, dtype):
+    features = random_features(2, 10, 4).to(dtype).repeat(1, 3, 1)
+    picks = pick(features, 30)
+    assert picks.sort(dim=1).values.tolist() == [list(range(30))] * 2
+
+
+@pytest.mark.parametrize("keep", [0, 11])
+@pytest.mark.parametrize("pick", [max_min_diversity, greedy_dpp])
+def test_picking_refuses_an_impossible_count(pick, keep):
+    with pytest.raises(ValueError, match="between 1 and 10"):
+        pick(torch.eye(10)[None], keep)
