@@ -1,0 +1,33 @@
+"""Accuracy against prefill FLOPs over all questions, every method with its interval."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+from analysis.figures import style
+from analysis.figures.accuracy_against_budget import draw_panel, handles
+
+INPUTS = ("accuracy.csv",)
+
+
+def draw(results: Path) -> Figure:
+    """One panel at column width.
+
+    Args:
+        results: folder with accuracy.csv.
+    """
+    accuracy = style.one_model(pd.read_csv(results / "accuracy.csv"))
+    accuracy = accuracy[accuracy["type"] == "all"]
+    methods = style.ordered(accuracy["method"])
+    figure = style.new_figure(style.COLUMN_WIDTH, 2.4 + 0.13 * -(-len(methods) // 3))
+    axes = figure.subplots()
+    draw_panel(axes, accuracy, "flops")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("FLOPs of prefill per question")
+    axes.set_ylabel("Accuracy (%), 95% interval")
+    figure.legend(handles=handles(methods), loc="outside upper center", ncols=3)
+    return figure
