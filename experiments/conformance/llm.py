@@ -15,7 +15,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 import pruning
 from experiments.conformance.outcome import Case, MalformedGolden, Outcome, first_difference, read_npz
-from pruning.base import Method, Record
+from pruning.base import Method
+from pruning.record import Record
 
 TOLERANCE = 1e-4
 
@@ -25,7 +26,7 @@ def sequential_prune(params: Case, variant: str, mode: str) -> Method:
 
 
 def fastv(params: Case, variant: str, mode: str) -> Method:
-    return pruning.make("fastv", k=params["K"], r=params["R"], rounding=variant)
+    return pruning.make("fastv", k=params["K"], r=params["R"], rounding=variant, mode=mode)
 
 
 # Parameters, variant and greedy mode of a case -> the method.

@@ -8,20 +8,32 @@ its runner and put it into `RUNNERS`.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 import pruning
 from experiments.conformance.outcome import Case, MalformedGolden, Outcome, first_difference, read_npz
-from pruning.base import Observed
+from pruning.observed import Observed
 
 TOLERANCE = 1e-9
 
 Runner = Callable[[Case, Case], dict[str, Tensor]]
 
 
+class Given(Observed):
+    """What a method sees, given as arrays under `Observed`'s names instead of worked out from a model's run."""
+
+    def __init__(self, num_visual: int, **arrays: Tensor) -> None:
+        batch = next(iter(arrays.values())).shape[0]
+        # They take the place of cached properties, which is where those would keep their values too.
+        self.__dict__.update(arrays, slots_BN=torch.arange(num_visual).expand(batch, -1))
+
+
 def vispruner(params: Case, arrays: Case) -> dict[str, Tensor]:
     method = pruning.make("vispruner", keep=params["keep"], important_ratio=params["important_ratio"])
-    return {"kept": method.select(Observed(cls_attention=arrays["cls_attention"], features=arrays["features"]))}
+    attention, features = arrays["cls_attention"], arrays["features"]
+    seen = Given(features.shape[1], cls_attention_BHN=attention, features_BNC=features)
+    return {"kept": method.select(seen)}
 
 
 RUNNERS: dict[str, Runner] = {"vispruner": vispruner}
