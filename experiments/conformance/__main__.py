@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
 
 from experiments.conformance import glimpse, llm, vision
 from experiments.conformance.outcome import MalformedGolden, Outcome
@@ -61,7 +62,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
     rows = [(outcome.case, outcome.method, outcome.verdict, outcome.difference) for outcome in outcomes]
     frame = pd.DataFrame(rows, columns=["case", "method", "verdict", "first difference"])
     left = {column: f"{{:<{max(frame[column].str.len().max(), len(column))}}}".format for column in frame}
-    return frame.to_string(index=False, justify="left", formatters=left, max_colwidth=None)
+    lines = frame.to_string(index=False, justify="left", formatters=left, max_colwidth=None).splitlines()
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,4 +82,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    disable_progress_bar()  # one bar for the cases, none for every tiny model they load
     sys.exit(main())
