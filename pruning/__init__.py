@@ -1,0 +1,7 @@
+"""Visual token pruning for large vision-language models: every method behind one engine, on unmodified models."""
+
+from pruning.base import BeforeLLM, InsideLLM, Method
+from pruning.record import Record
+from pruning.registry import make, names
+
+__all__ = ["BeforeLLM", "InsideLLM", "Method", "Record", "make", "names"]

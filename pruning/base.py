@@ -1,0 +1,191 @@
+"""What a method is: a dataclass of the paper's parameters, and one small choice.
+
+`with method(model) as record:` makes an unmodified model obey it until the context ends.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pruning import checks
+from pruning.engine import Engine
+from pruning.observed import Observed, ObservedLayer
+from pruning.record import Record
+from pruning.selection import rank
+from pruning.tokens import Choice
+
+if TYPE_CHECKING:
+    from pruning.budget import Sizes
+
+Positions = Literal["original", "repacked"]
+
+
+@dataclass
+class Method(ABC):
+    """A way to prune visual tokens. Instances hold parameters only and can be used again and again.
+
+    Class attributes:
+        name: the name in the registry.
+        positions: whether surviving tokens keep their original positions or are numbered anew ("repacked"). Models with
+            mRoPE always keep the original ones.
+        budget_parameter: the parameter that `pruning.budget.solve` turns; None where there is none.
+    """
+
+    name: ClassVar[str]
+    positions: ClassVar[Positions] = "original"
+    budget_parameter: ClassVar[str | None] = None
+
+    @contextmanager
+    def __call__(self, model: PreTrainedModel) -> Iterator[Record]:
+        """Prune in every prefill of `model` while the context is open.
+
+        Raises:
+            TypeError: the model is not supported.
+            RuntimeError: another method is active on the model.
+        """
+        before, inside = self.parts()
+        engine = Engine(model, before, inside)
+        try:
+            engine.install()
+            yield engine.record
+        finally:
+            engine.remove()
+
+    @abstractmethod
+    def parts(self) -> "tuple[BeforeLLM | None, InsideLLM | None]":
+        """What prunes before the language model and what prunes inside it."""
+
+    @abstractmethod
+    def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
+        """Visual tokens entering each decoder layer for one image of `num_visual` tokens, by formula.
+
+        Raises:
+            ValueError: the parameters do not fit so many visual tokens or layers.
+        """
+
+    @abstractmethod
+    def choosing_flops(self, sizes: "Sizes") -> int:
+        """FLOPs (one multiply-add = 2) that choosing adds to a prefill; sorting and elementwise work do not count."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """New visual tokens for B images, for methods that merge. T tokens take the place of each image's N.
+
+    Attributes:
+        tokens_BTD: embeddings in the width of the language model, in the order in which they enter it.
+        slots_BT: int64, ascending, places among the N whose positions they take.
+        numbers_BT: int64, the visual token each one stands for in the record, or -1 for one made of several.
+    """
+
+    tokens_BTD: Tensor
+    slots_BT: Tensor
+    numbers_BT: Tensor
+
+
+@dataclass
+class BeforeLLM(Method):
+    """A method that chooses before the language model runs, for every image on its own."""
+
+    positions: ClassVar[Positions] = "repacked"
+
+    def parts(self) -> "tuple[BeforeLLM | None, InsideLLM | None]":
+        return self, None
+
+    @abstractmethod
+    def count(self, num_visual: int) -> int:
+        """Tokens kept of an image of `num_visual`.
+
+        Raises:
+            ValueError: the parameters ask for more than there are.
+        """
+
+    @abstractmethod
+    def select(self, seen: Observed) -> Tensor | Merged:
+        """The choice for B images of equal size: int64 `[B, count]` indices into the N visual tokens, ascending."""
+
+    def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
+        return [self.count(num_visual)] * num_layers
+
+
+@dataclass
+class KeepPerImage(BeforeLLM):
+    """A method before the language model whose parameter is the number of tokens to keep of every image."""
+
+    budget_parameter: ClassVar[str | None] = "keep"
+
+    keep: int = 64
+
+    def __post_init__(self) -> None:
+        checks.whole_number("keep", self.keep, minimum=1)
+
+    def count(self, num_visual: int) -> int:
+        if self.keep > num_visual:
+            raise ValueError(f"keep={self.keep} is above the {num_visual} visual tokens of an image: lower keep")
+        return self.keep
+
+
+@dataclass
+class InsideLLM(Method):
+    """A method that chooses between decoder layers, over all visual tokens of a sample.
+
+    Parameters:
+        mode: "static" prunes at the prefill and decodes with the KV cache. "repeat" has no cache: every step runs the
+            entire sequence and prunes it anew with the newest token as query; call `generate(use_cache=False)`.
+    """
+
+    # The method also drops its choice from the caches of the layers that have already run.
+    prune_earlier_caches: ClassVar[bool] = False
+
+    mode: str = field(default="static", kw_only=True)
+
+    def __post_init__(self) -> None:
+        checks.one_of("mode", self.mode, ("static", "repeat"))
+
+    def parts(self) -> "tuple[BeforeLLM | None, InsideLLM | None]":
+        return None, self
+
+    @abstractmethod
+    def stages(self, num_visual: int, num_layers: int) -> dict[int, int | None]:
+        """Visual tokens that enter each pruning layer on; None where the choice itself decides how many.
+
+        Raises:
+            ValueError: the parameters do not fit so many visual tokens or layers.
+        """
+
+    def score(self, seen: ObservedLayer) -> Tensor:
+        """Scores `[B, S]` of the tokens in front of a layer; only those of visual tokens are read."""
+        raise NotImplementedError
+
+    def choose(self, seen: ObservedLayer, counts: Sequence[int | None]) -> Choice:
+        """What stays in front of a layer. Default: the highest scores, equal ones by lower index.
+
+        Args:
+            seen: the tokens in front of the layer.
+            counts: visual tokens to keep in every row, as `stages` has it.
+        """
+        visual = [int(count) for count in counts if count is not None]
+        scores_BS = self.score(seen).masked_fill(~seen.visual_BS, float("-inf"))
+        order_BS = rank(scores_BS)
+        places_BS = torch.empty_like(order_BS).scatter_(
+            1, order_BS, torch.arange(order_BS.shape[1], device=order_BS.device).expand_as(order_BS)
+        )
+        few_BS = places_BS < torch.tensor(visual, device=order_BS.device)[:, None]
+        return Choice(few_BS | ~seen.visual_BS, visual)
+
+    def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
+        stages = self.stages(num_visual, num_layers)
+        per_layer, current = [], num_visual
+        for layer in range(num_layers):
+            count = stages.get(layer, current)
+            if count is None:
+                raise ValueError(f"{self.name} decides by the image how many tokens stay: there is no formula")
+            current = count
+            per_layer.append(current)
+        return per_layer

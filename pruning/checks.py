@@ -1,0 +1,32 @@
+"""Checks of method parameters: one clear error each, naming the parameter and what to change."""
+
+import math
+import numbers
+from typing import Any
+
+
+def whole_number(name: str, value: Any, *, minimum: int = 0) -> None:
+    """Raise ValueError unless `value` is an integer of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+        raise ValueError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+
+
+def fraction(name: str, value: Any, *, zero: bool = True, one: bool = True) -> None:
+    """Raise ValueError unless `value` is a real number in 0..1; `zero` and `one` say whether the ends are allowed."""
+    low, high = "[" if zero else "(", "]" if one else ")"
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or not 0 <= value <= 1 or (value == 0 and not zero) or (value == 1 and not one):
+        raise ValueError(f"{name} must be a number in {low}0, 1{high}, not {value!r}")
+
+
+def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of the allowed words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def percentage(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a real number above 0 and at most 100."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or not 0 < value <= 100:
+        raise ValueError(f"{name} must be a number in (0, 100], not {value!r}")

@@ -1,0 +1,74 @@
+"""What a method did at the latest prefill."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from pruning.tokens import Tokens
+
+
+class Record:
+    """What happened at the latest prefill inside a `with method(model) as record:` context.
+
+    Nothing is copied from the device until it is read. Before the first prefill the lists are empty.
+    """
+
+    def __init__(self) -> None:
+        self._layers: list[Tokens] = []
+        self._copies = 1
+        self._seconds = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @property
+    def visual_tokens(self) -> list[list[int]]:
+        """Visual tokens entering each layer: one list a sample (beams of a sample count once), one entry a layer."""
+        rows = len(self._layers[0].visual) if self._layers else 0
+        return [[tokens.visual[row] for tokens in self._layers] for row in range(0, rows, self._copies)]
+
+    @property
+    def kept(self) -> list[list[Tensor]]:
+        """Visual tokens entering each layer, `kept[sample][layer]`: int64 numbers among the sample's visual tokens.
+
+        They are in the order of the sequence. Tokens that a method made by merging have numbers from the sample's
+        number of visual tokens on.
+        """
+        rows = len(self._layers[0].visual) if self._layers else 0
+        distinct = {id(tokens): tokens.numbers_BS.cpu() for tokens in self._layers}
+        split = {key: [numbers_S[numbers_S >= 0] for numbers_S in numbers_BS] for key, numbers_BS in distinct.items()}
+        return [[split[id(tokens)][row] for tokens in self._layers] for row in range(0, rows, self._copies)]
+
+    @property
+    def seconds(self) -> float:
+        """Time spent choosing tokens; on a GPU by the device's own clock, and reading it waits for the device."""
+        for start, end in self._events:
+            end.synchronize()
+            self._seconds += start.elapsed_time(end) / 1000
+        self._events.clear()
+        return self._seconds
+
+    def begin(self, layers: Sequence[Tokens], copies: int) -> None:
+        """Start anew for a prefill; `copies` rows of the batch (beams) stand for one sample."""
+        self._layers, self._copies = list(layers), copies
+        self._seconds = 0.0
+        self._events.clear()
+
+    def prune_from(self, layer: int, tokens: Tokens) -> None:
+        """From this layer on these tokens enter."""
+        self._layers[layer:] = [tokens] * (len(self._layers) - layer)
+
+    @contextmanager
+    def choosing(self, device: torch.device) -> Iterator[None]:
+        """Count the time of the block as time spent choosing."""
+        if device.type == "cuda":
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            yield
+            end.record()
+            self._events.append((start, end))
+        else:
+            begun = time.perf_counter()
+            yield
+            self._seconds += time.perf_counter() - begun

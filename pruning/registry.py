@@ -1,0 +1,47 @@
+"""Methods by name. A new method is one file in `pruning/methods` and one line here."""
+
+from dataclasses import fields
+from typing import Any
+
+from pruning.base import Method
+from pruning.methods.fastv import FastV
+from pruning.methods.full import Full
+from pruning.methods.grid import Grid
+from pruning.methods.oracle import Oracle
+from pruning.methods.random import Random
+from pruning.methods.sequential_prune import SequentialPrune
+from pruning.methods.vispruner import VisPruner
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Full, Random, Grid, Oracle, VisPruner, SequentialPrune, FastV)
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all methods."""
+    return tuple(METHODS)
+
+
+def get(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        ValueError: there is no such method; the message names those there are.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}. Methods: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def make(name: str, **parameters: Any) -> Method:
+    """A method with its paper's parameters.
+
+    Raises:
+        ValueError: unknown method, or an unknown or invalid parameter; the message names what is valid.
+    """
+    method = get(name)
+    valid = [field.name for field in fields(method)]
+    for parameter in parameters:
+        if parameter not in valid:
+            raise ValueError(f"{name} has no parameter {parameter!r}. Parameters: {', '.join(valid) or 'none'}")
+    return method(**parameters)

@@ -1,0 +1,112 @@
+"""Which tokens of a batch enter a run of decoder layers, and how that set shrinks.
+
+Shape suffixes here and in the engine: B rows of the batch, S tokens now in a row, L tokens of the prompt, D hidden
+width, A position axes (1, or 3 with mRoPE).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a method decided about the tokens in front of a layer.
+
+    Attributes:
+        keep_BS: bool, the tokens that stay. Text and padding must be True; the engine drops padding itself.
+        visual: visual tokens kept in every row, if known without asking the device; None costs one host sync.
+        hidden_BSD: replacement for the hidden states of all S tokens, for methods that merge tokens into kept ones.
+        order_BS: sort key of the kept tokens, for methods that move merged tokens; None keeps the order.
+        numbers_BS: replacement for the tokens' numbers in the record, for methods that create merged tokens.
+    """
+
+    keep_BS: Tensor
+    visual: Sequence[int] | None = None
+    hidden_BSD: Tensor | None = None
+    order_BS: Tensor | None = None
+    numbers_BS: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens that enter a run of decoder layers, left-padded.
+
+    Attributes:
+        numbers_BS: int64, a visual token's number among the visual tokens of its sample, -1 for text and padding.
+        mask_BS: bool, False for padding.
+        positions_ABS: int64 position ids.
+        next_AB1: int64 position of the first decoded token.
+        visual: visual tokens in every row.
+        text: text tokens in every row, padding not counted.
+    """
+
+    numbers_BS: Tensor
+    mask_BS: Tensor
+    positions_ABS: Tensor
+    next_AB1: Tensor
+    visual: tuple[int, ...]
+    text: tuple[int, ...]
+
+    @property
+    def visual_BS(self) -> Tensor:
+        """bool, True for visual tokens."""
+        return self.numbers_BS >= 0
+
+    @property
+    def text_BS(self) -> Tensor:
+        """bool, True for text tokens; False for visual tokens and padding."""
+        return self.mask_BS & (self.numbers_BS < 0)
+
+    @property
+    def length(self) -> int:
+        return self.mask_BS.shape[1]
+
+    @property
+    def padded(self) -> bool:
+        """Whether any row holds padding."""
+        return any(visual + text != self.length for visual, text in zip(self.visual, self.text, strict=True))
+
+    @property
+    def last_B(self) -> Tensor:
+        """int64 index of every row's last token that is not padding."""
+        places_S = torch.arange(self.length, device=self.mask_BS.device)
+        return (places_S * self.mask_BS).amax(dim=1)
+
+    def prune(self, choice: Choice, repack: bool) -> tuple["Tokens", Tensor]:
+        """The tokens left after a choice and the int64 `[B, S']` places in the old row that they come from.
+
+        Rows that keep fewer tokens are padded on the left, so that the last column stays the last token of every row.
+
+        Args:
+            choice: what stays.
+            repack: number the positions anew from 0 instead of keeping the original ones.
+        """
+        keep_BS = choice.keep_BS & self.mask_BS
+        numbers_BS = self.numbers_BS if choice.numbers_BS is None else choice.numbers_BS
+        if choice.visual is None:
+            visual = tuple((keep_BS & (numbers_BS >= 0)).sum(dim=1).tolist())
+        else:
+            visual = tuple(choice.visual)
+        length = max(count + text for count, text in zip(visual, self.text, strict=True))
+        places_S = torch.arange(self.length, device=keep_BS.device)
+        key_BS = places_S.expand_as(keep_BS) if choice.order_BS is None else choice.order_BS
+        # Dropped tokens sort to the left; where a row keeps fewer, some of them remain there as padding.
+        key_BS = key_BS.masked_fill(~keep_BS, -1)
+        order_BT = key_BS.argsort(dim=1, stable=True)[:, self.length - length :]
+        mask_BT = keep_BS.gather(1, order_BT)
+        numbers_BT = numbers_BS.gather(1, order_BT).masked_fill(~mask_BT, -1)
+        if repack:
+            positions_ABT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)[None]
+            next_AB1 = mask_BT.sum(dim=1, keepdim=True)[None]
+        else:
+            positions_ABT = torch.take_along_dim(self.positions_ABS, order_BT[None], dim=2)
+            next_AB1 = self.next_AB1
+        return Tokens(numbers_BT, mask_BT, positions_ABT, next_AB1, visual, self.text), order_BT
+
+
+def take_tokens(values_BSD: Tensor, order_BT: Tensor) -> Tensor:
+    """Rows of `[B, S, D]` at the places `[B, T]`: `[B, T, D]`."""
+    return values_BSD.gather(1, order_BT[..., None].expand(-1, -1, values_BSD.shape[-1]))
