@@ -1,0 +1,172 @@
+"""params.yaml, checked: one section for each stage, the names and ranges that the stages rely on.
+
+A misspelt key or a value out of range is one clear error before anything runs, not a default that is silently used.
+"""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+import pruning
+from experiments import benchmarks, figures, models
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class ParametersError(ValueError):
+    """params.yaml cannot be used; the message names every stage and key to change."""
+
+
+class Section(BaseModel):
+    """The parameters of one stage; unknown keys and values of another type ("64" for 64) are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Scenes(Section):
+    """experiments/scenes.py"""
+
+    seed: Seed
+
+
+class CaptureAttention(Section):
+    """experiments/capture_attention.py"""
+
+    questions: Count
+    batch_size: Count
+    seed: Seed
+
+
+class Evaluate(Section):
+    """experiments/evaluate.py
+
+    Attributes:
+        benchmark: a key of experiments.benchmarks.BENCHMARKS.
+        questions: size of a subset balanced over the question types; 0 takes every question.
+        budgets: fractions of the visual tokens, as the mean over the decoder layers; 1.0 is the unpruned model.
+        methods: name -> its own parameters, without the one that the budget decides.
+    """
+
+    benchmark: str
+    questions: Annotated[int, Field(ge=0)]
+    seed: Seed
+    batch_size: Count
+    max_new_tokens: Count
+    budgets: Annotated[list[Fraction], Field(min_length=1)]
+    methods: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+
+    @field_validator("benchmark")
+    @classmethod
+    def _benchmark_exists(cls, benchmark: str) -> str:
+        return _one_of("benchmark", benchmark, benchmarks.BENCHMARKS)
+
+    @field_validator("budgets")
+    @classmethod
+    def _budgets_differ(cls, budgets: list[float]) -> list[float]:
+        return _no_repeats(budgets)
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_exist(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, parameters in methods.items():
+            _one_of("method", name, pruning.names())
+            method = pruning.make(name, **parameters)
+            if method.budget_parameter in parameters:
+                raise ValueError(f"{name}: `{method.budget_parameter}` follows from the budget; leave it out here")
+        return methods
+
+
+class Accuracy(Section):
+    """experiments/accuracy.py: bootstrap intervals."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    resamples: Count
+    seed: Seed
+
+
+class Parameters(Section):
+    """All of params.yaml."""
+
+    model: str
+    scenes: Scenes
+    capture_attention: CaptureAttention
+    evaluate: Evaluate
+    accuracy: Accuracy
+    figures: list[str]
+
+    @field_validator("model")
+    @classmethod
+    def _model_exists(cls, model: str) -> str:
+        models.find(model)
+        return model
+
+    @field_validator("figures")
+    @classmethod
+    def _figures_exist(cls, names: list[str]) -> list[str]:
+        return _no_repeats([_one_of("figure", name, figures.names()) for name in names])
+
+
+def load_parameters(path: str | Path = "params.yaml") -> Parameters:
+    """Read and check params.yaml.
+
+    Raises:
+        ParametersError: no such file, not YAML, or parameters that the stages cannot use; the message has one line for
+            each, with the stage, the key, what was given and what is allowed.
+    """
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParametersError(f"{path}: there is no such file; run the stages in the repository's folder.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParametersError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(given, dict):
+        raise ParametersError(f"{path}: holds no sections; expected {', '.join(Parameters.model_fields)}.")
+    try:
+        return Parameters.model_validate(given)
+    except ValidationError as error:
+        raise ParametersError("\n".join([f"{path} cannot be used:", *_explain(error)])) from None
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    """One line for each problem that pydantic found."""
+    for problem in error.errors():
+        *parents, key = problem["loc"]
+        where = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            stage, known = (parents[0], _fields(parents[0])) if parents else ("", list(Parameters.model_fields))
+            listing = f"The keys of `{stage}` are" if parents else "The stages and keys at the top are"
+            yield f"  {where}: unknown key.{_suggestion(str(key), known)} {listing}: {', '.join(known)}."
+        elif problem["type"] == "missing":
+            yield f"  {where}: missing; add it."
+        elif problem["type"] == "value_error":
+            yield f"  {where}: {problem['ctx']['error']}"
+        else:
+            yield f"  {where}: got {problem['input']!r}. {problem['msg']}."
+
+
+def _fields(stage: Any) -> list[str]:
+    section = Parameters.model_fields[stage].annotation
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else []
+
+
+def _one_of(kind: str, name: str, known: Any) -> str:
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}.{_suggestion(name, known)} Known: {', '.join(known)}.")
+    return name
+
+
+def _no_repeats(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{values} lists a value twice")
+    return values
+
+
+def _suggestion(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean `{close[0]}`?" if close else ""

@@ -1,0 +1,30 @@
+"""The processor of a model: what turns images and text into the tensors it takes."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoProcessor, ProcessorMixin, Qwen2VLProcessor
+from transformers.utils import is_torchvision_available
+
+
+class QwenImageProcessor(Qwen2VLProcessor):
+    """The processor of Qwen2-VL and Qwen2.5-VL without its video half, which is all that needs torchvision."""
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        # Past Qwen2VLProcessor, which insists on a video processor.
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+
+def load_processor(source: str | Path) -> ProcessorMixin:
+    """The processor saved in the folder or hub repository `source`; it needs no torchvision.
+
+    Raises:
+        OSError, ValueError: as transformers' from_pretrained.
+    """
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type in ("qwen2_vl", "qwen2_5_vl") and not is_torchvision_available():
+        return QwenImageProcessor.from_pretrained(source)
+    return AutoProcessor.from_pretrained(source)
