@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import is_flash_attn_2_available
 
 from experiments.processors import load_processor
+from pruning.families import FAMILIES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -89,22 +90,28 @@ def load(name: str, device: str = "auto", attention: str | None = None) -> tuple
         The model, in evaluation mode on the device, and the processor, which pads on the left.
 
     Raises:
-        ModelError: unknown name, no such device, files missing, damaged or not in safetensors, the hub out of reach.
+        ModelError: unknown name, unsupported family, no such device, files missing, damaged or not in safetensors, the
+            hub out of reach.
     """
     preset = find(name)
     source = REPOSITORY / preset.source if (REPOSITORY / preset.source).is_dir() else preset.source
     _check_files(name, source)
     where = _device(device)
     try:
-        processor = load_processor(source)
+        config = AutoConfig.from_pretrained(source)
+        _check_family(name, config)
+        processor = load_processor(source, config)
         model, info = AutoModelForImageTextToText.from_pretrained(
             source,
+            config=config,
             dtype=torch.float32 if where.type == "cpu" else preset.dtype,
             device_map=where,
             attn_implementation=_attention(attention or preset.attention, where),
             use_safetensors=True,
             output_loading_info=True,
         )
+    except ModelError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(_explain(name, source, error)) from error
     if info["missing_keys"]:
@@ -143,6 +150,16 @@ def _check_files(name: str, source: str | Path) -> None:
         )
 
 
+def _check_family(name: str, config: PreTrainedConfig) -> None:
+    """Before gigabytes of weights are fetched for a model that no method can prune."""
+    supported = {family.config_class: family.__name__ for family in FAMILIES}
+    if type(config) not in supported:
+        raise ModelError(
+            f"model {name}: models of type {config.model_type!r} are not supported. Supported: "
+            f"{', '.join(supported.values())}."
+        )
+
+
 def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -167,10 +184,11 @@ def _attention(asked: str, device: torch.device) -> str:
 
 
 def _explain(name: str, source: str | Path, error: Exception) -> str:
+    cause = str(error).strip().partition("\n")[0]
     if Path(source).is_dir():
-        return f"model {name}: {source} cannot be loaded as an image-text-to-text model with its processor: {error}"
+        return f"model {name}: {source} cannot be loaded: {cause} Save or download the model and its processor again."
     return (
         f"model {name}: {source} could not be fetched from the Hugging Face hub. Connect to the network (and unset "
         f"HF_HUB_OFFLINE), or download it elsewhere (`hf download {source} --local-dir FOLDER`) and give the folder as "
-        f"`model`. The cause: {error}"
+        f"`model`. The cause: {cause}"
     )

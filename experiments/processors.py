@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoProcessor, ProcessorMixin, Qwen2VLProcessor
+from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin, Qwen2VLProcessor
 from transformers.utils import is_torchvision_available
 
 
@@ -18,13 +18,14 @@ class QwenImageProcessor(Qwen2VLProcessor):
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
 
-def load_processor(source: str | Path) -> ProcessorMixin:
-    """The processor saved in the folder or hub repository `source`; it needs no torchvision.
+def load_processor(source: str | Path, config: PreTrainedConfig) -> ProcessorMixin:
+    """The processor of the model with this config, saved in the folder or hub repository `source`.
+
+    It needs no torchvision: images are then processed with PIL.
 
     Raises:
         OSError, ValueError: as transformers' from_pretrained.
     """
-    config = AutoConfig.from_pretrained(source)
     if config.model_type in ("qwen2_vl", "qwen2_5_vl") and not is_torchvision_available():
         return QwenImageProcessor.from_pretrained(source)
     return AutoProcessor.from_pretrained(source)

@@ -99,9 +99,7 @@ def test_question_with_a_placeholder_of_its_own(processor):
 def test_placeholders_are_compared_sample_by_sample(processor):
     """A question's own placeholder must not take the image that a broken template forgot in another sample."""
     processor.chat_template = "{% for part in messages[0].content %}{{ part.text }}{% endfor %}"
-    with pytest.raises(
-        InputError, match=r"sample 0: 0 image placeholders '<image>' for 1 images; .*check the template"
-    ):
+    with pytest.raises(InputError, match=r"sample 0: 0 image placeholders '<image>' for 1 images; .*check the"):
         build_inputs(processor, [picture(), []], ["yes", "no <image>"])
 
 
