@@ -5,13 +5,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.figures import style
 
 INPUTS = ("accuracy.csv",)
 _PANELS_A_ROW = 4
+_LEGEND_COLUMNS = 7
 
 
 def draw(results: Path) -> Figure:
@@ -27,8 +27,8 @@ def draw(results: Path) -> Figure:
     methods = style.ordered(accuracy["method"])
     rows = -(-len(types) // _PANELS_A_ROW)
     columns = min(_PANELS_A_ROW, len(types))
-    legend_rows = -(-len(methods) // 6)
-    figure = style.new_figure(style.PAGE_WIDTH, 1.65 * rows + 0.3 + 0.13 * legend_rows)
+    height = 1.65 * rows + 0.3 + style.legend_height(methods, _LEGEND_COLUMNS)
+    figure = style.new_figure(style.PAGE_WIDTH, height)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True).flatten()
 
     for axes, kind in zip(grid, types, strict=False):
@@ -40,7 +40,7 @@ def draw(results: Path) -> Figure:
     full = accuracy.loc[accuracy["method"] == "full", "mean_visual_tokens"].max()
     figure.supxlabel(f"Budget (% of {full:.0f} visual tokens, mean over decoder layers)", fontsize=7)
     figure.supylabel("Accuracy (%), 95% interval", fontsize=7)
-    figure.legend(handles=handles(methods), loc="outside upper center", ncols=6)
+    style.legend(figure, methods, _LEGEND_COLUMNS)
     return figure
 
 
@@ -72,9 +72,3 @@ def draw_panel(axes: Axes, accuracy: pd.DataFrame, x: str) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
         axes.tick_params(axis="x", labelrotation=45)
-
-
-def handles(methods: list[str]) -> list[Line2D]:
-    """Legend entries in the order given."""
-    looks = [style.look(method) for method in methods]
-    return [Line2D([], [], color=one.colour, marker=one.marker, linestyle=one.line, label=one.label) for one in looks]

@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from analysis.figures import style
-from analysis.figures.accuracy_against_budget import draw_panel, handles
+from analysis.figures.accuracy_against_budget import draw_panel
 
 INPUTS = ("accuracy.csv",)
+_LEGEND_COLUMNS = 3
 
 
 def draw(results: Path) -> Figure:
@@ -21,7 +22,7 @@ def draw(results: Path) -> Figure:
     accuracy = style.one_model(pd.read_csv(results / "accuracy.csv"))
     accuracy = accuracy[accuracy["type"] == "all"]
     methods = style.ordered(accuracy["method"])
-    figure = style.new_figure(style.COLUMN_WIDTH, 2.4 + 0.13 * -(-len(methods) // 3))
+    figure = style.new_figure(style.COLUMN_WIDTH, 2.4 + style.legend_height(methods, _LEGEND_COLUMNS))
     axes = figure.subplots()
     draw_panel(axes, accuracy, "flops")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -29,5 +30,5 @@ def draw(results: Path) -> Figure:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("FLOPs of prefill per question")
     axes.set_ylabel("Accuracy (%), 95% interval")
-    figure.legend(handles=handles(methods), loc="outside upper center", ncols=3)
+    style.legend(figure, methods, _LEGEND_COLUMNS)
     return figure

@@ -5,6 +5,7 @@ the like. Dashes mark the methods that prune inside the language model, solid li
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 COLUMN_WIDTH = 3.35  # inches, one column of a two-column paper
 PAGE_WIDTH = 6.9  # inches, both columns
@@ -118,6 +120,21 @@ def applied() -> Iterator[None]:
 def new_figure(width: float, height: float) -> Figure:
     """A figure of this size in inches, outside pyplot, so that nothing stays behind."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def legend_height(methods: list[str], columns: int) -> float:
+    """Inches that the legend of these methods takes above the panels."""
+    return 0.1 + 0.125 * math.ceil(len(methods) / columns)
+
+
+def legend(figure: Figure, methods: list[str], columns: int) -> None:
+    """Legend of these methods above the panels, in at most so many columns and as few rows as that allows."""
+    looks = [look(method) for method in methods]
+    handles = [
+        Line2D([], [], color=one.colour, marker=one.marker, linestyle=one.line, label=one.label) for one in looks
+    ]
+    rows = math.ceil(len(methods) / columns)
+    figure.legend(handles=handles, loc="outside upper center", ncols=math.ceil(len(methods) / rows))
 
 
 def tag(axes: Axes, letter: str) -> None:

@@ -48,3 +48,26 @@ def write_accuracy(folder: Path, methods: tuple[str, ...] = METHODS, tokens: int
                     }
                 )
     pd.DataFrame(rows).to_csv(folder / "accuracy.csv", index=False)
+
+
+def write_kept_tokens(folder: Path, ids: list[str], methods: tuple[str, ...] = METHODS, tokens: int = 144) -> None:
+    """A kept_tokens.csv for the given questions; methods inside the model drop tokens after two of eight layers."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number, name in enumerate(ids):
+        for method in methods:
+            entered = np.where(rng.random(tokens) < 0.33, 8, 2 if method in INSIDE else 0)
+            rows.append(
+                {
+                    "id": name,
+                    "type": TYPES[1 + number % 6],
+                    "answer": "red",
+                    "method": method,
+                    "budget": 1.0 if method == "full" else 0.333,
+                    "prediction": "red" if number % 2 else "blue",
+                    "correct": bool(number % 2),
+                    "layers": 8,
+                    "layers_per_token": json.dumps((np.full(tokens, 8) if method == "full" else entered).tolist()),
+                }
+            )
+    pd.DataFrame(rows).to_csv(folder / "kept_tokens.csv", index=False)

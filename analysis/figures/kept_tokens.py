@@ -1,0 +1,97 @@
+"""Kept visual tokens over example images, one column a method, with the evidence boxes."""
+
+import io
+import json
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from analysis.figures import style
+
+INPUTS = ("kept_tokens.csv",)
+IMAGES = Path("data/scenes/evaluation.parquet")
+_COLUMNS = 9
+_MAX_HEIGHT = 9.0  # inches
+_BOX_COLOUR = "#e7298a"
+_RIGHT, _WRONG = "#00693e", "#a50f15"
+
+
+def draw(results: Path, images: Path = IMAGES) -> Figure:
+    """Dropped tokens are veiled; a token dropped inside the decoder is veiled by the share of layers it missed.
+
+    Below each image stands the method's answer, with a tick or a cross.
+
+    Args:
+        results: folder with kept_tokens.csv.
+        images: parquet file with the columns id, image (PNG bytes), question and boxes (in 0..1).
+    Raises:
+        ValueError: an example is not in `images`, or its visual tokens are no square grid.
+        FileNotFoundError: `images` is missing.
+    """
+    kept = pd.read_csv(results / "kept_tokens.csv", keep_default_na=False)
+    if not images.exists():
+        raise FileNotFoundError(f"kept_tokens needs the images of {images}; run `dvc repro scenes` first")
+    ids = list(dict.fromkeys(kept["id"].astype(str)))
+    scenes = pd.read_parquet(images, columns=["id", "image", "question", "boxes"], filters=[("id", "in", ids)])
+    scenes = scenes.set_index("id")
+    if missing := set(ids) - set(scenes.index):
+        raise ValueError(f"kept_tokens.csv shows {', '.join(sorted(missing))}, not in {images}; run `dvc repro` again")
+
+    methods = style.ordered(kept["method"])
+    rows = -(-len(methods) // _COLUMNS)
+    columns = -(-len(methods) // rows)
+    height = 0.2 + rows * (style.PAGE_WIDTH / columns + (0.22 if rows > 1 else 0.1))
+    ids = ids[: max(int(_MAX_HEIGHT / height), 1)]
+    figure = style.new_figure(style.PAGE_WIDTH, height * len(ids) + 0.12)
+    parts = figure.subfigures(len(ids), 1, squeeze=False, height_ratios=[height + 0.12] + [height] * (len(ids) - 1))
+    for part, name in zip(parts[:, 0], ids, strict=True):
+        here = kept[kept["id"].astype(str) == name].set_index("method")
+        _draw_example(part, here, scenes.loc[name], methods, (rows, columns), titles=name == ids[0] or rows > 1)
+    return figure
+
+
+def _draw_example(
+    figure: SubFigure, kept: pd.DataFrame, scene: pd.Series, methods: list[str], shape: tuple[int, int], titles: bool
+) -> None:
+    picture = Image.open(io.BytesIO(scene["image"]["bytes"])).convert("RGB")
+    first = kept.iloc[0]
+    kind = first["type"].replace("_", " ").capitalize()
+    text = f"{kind}: {scene['question']}  Answer: {first['answer']}"
+    figure.suptitle(textwrap.shorten(text, 120), x=0.01, ha="left", fontsize=7)
+    panels = figure.subplots(*shape, squeeze=False).flatten()
+    for axes, method in zip(panels, methods, strict=False):
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        if titles:
+            axes.set_title(style.look(method).label, fontsize=6)
+        if method not in kept.index:
+            axes.text(0.5, 0.5, "budget not\nreachable", ha="center", va="center", fontsize=6, transform=axes.transAxes)
+            continue
+        row = kept.loc[method]
+        _draw_tokens(axes, picture, np.array(json.loads(row["layers_per_token"])) / row["layers"])
+        for x0, y0, x1, y1 in scene["boxes"]:
+            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=_BOX_COLOUR, linewidth=0.9))
+        right = str(row["correct"]) == "True"
+        answer = textwrap.shorten(str(row["prediction"]) or "(nothing)", 16, placeholder="...")
+        axes.set_xlabel(f"{answer} {'✓' if right else '✗'}", fontsize=6, color=_RIGHT if right else _WRONG, labelpad=2)
+    for axes in panels[len(methods) :]:
+        axes.set_visible(False)
+
+
+def _draw_tokens(axes: Axes, picture: Image.Image, shares_N: np.ndarray) -> None:
+    """The picture over 0..1 in both directions, tokens veiled by the share of layers they did not enter."""
+    side = round(len(shares_N) ** 0.5)
+    if side * side != len(shares_N):
+        raise ValueError(f"kept_tokens draws square grids of visual tokens, got {len(shares_N)} tokens")
+    extent = (0.0, 1.0, 1.0, 0.0)
+    veil = np.ones((side, side, 4))
+    veil[..., 3] = 0.88 * (1 - shares_N.reshape(side, side))
+    axes.imshow(picture, extent=extent, interpolation="nearest")
+    axes.imshow(veil, extent=extent, interpolation="nearest")

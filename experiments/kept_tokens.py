@@ -1,0 +1,81 @@
+"""Which visual tokens each method kept, for a few example questions: `python -m experiments.kept_tokens`.
+
+Reads results/predictions/METHOD.parquet of the methods in params.yaml and writes results/kept_tokens.csv: id, type,
+answer, method, budget, prediction, correct, layers, layers_per_token. The last is a JSON list over the visual tokens:
+how many of the decoder's `layers` each token entered. The examples are the first question of each type that the full
+model answers correctly; the budget is the lowest that most methods reach.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.cells import write_text
+from experiments.parameters import load_parameters
+
+PREDICTIONS = Path("results/predictions")
+OUTPUT = Path("results/kept_tokens.csv")
+COLUMNS = ["id", "type", "answer", "method", "budget", "prediction", "correct", "layers", "layers_per_token"]
+
+
+def layers_per_token(kept: Sequence[dict[str, Any]], num_visual: int, layers: int) -> np.ndarray:
+    """How many decoder layers each visual token enters, int64 `[num_visual]`.
+
+    Args:
+        kept: for each layer where the visual tokens change, ascending, its number and their `indices` from there on.
+        num_visual: visual tokens of the prompt.
+        layers: decoder layers.
+    """
+    entered = np.zeros(num_visual, dtype=np.int64)
+    present, since = np.arange(num_visual), 0
+    for change in kept:
+        entered[present] += change["layer"] - since
+        present, since = np.asarray(change["indices"], dtype=np.int64), change["layer"]
+    entered[present] += layers - since
+    return entered
+
+
+def shared_budget(predictions: pd.DataFrame) -> float:
+    """The lowest budget among those that most methods, other than the full model, could be run at."""
+    pruned = predictions[predictions["method"] != "full"]
+    methods = pruned.groupby("budget")["method"].nunique()
+    return float(methods[methods == methods.max()].index.min())
+
+
+def examples(predictions: pd.DataFrame) -> list[str]:
+    """Id of the first question of each type that the full model answers correctly, by type."""
+    full = predictions[(predictions["method"] == "full") & predictions["correct"]]
+    return full.groupby("type", sort=True)["id"].first().tolist()
+
+
+def table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Rows of results/kept_tokens.csv, from the rows of all methods' predictions; see the module's text."""
+    at_budget = predictions["budget"].eq(shared_budget(predictions)) | predictions["method"].eq("full")
+    chosen = predictions[at_budget & predictions["id"].isin(examples(predictions))].copy()
+    # The full model's first layer gets every visual token, and so says how many there are.
+    totals = chosen[chosen["method"] == "full"].set_index("id")["visual_tokens_per_layer"].map(lambda counts: counts[0])
+    chosen["layers"] = chosen["visual_tokens_per_layer"].map(len)
+    chosen["layers_per_token"] = [
+        json.dumps(layers_per_token(kept, totals[name], layers).tolist(), separators=(",", ":"))
+        for kept, name, layers in zip(chosen["kept"], chosen["id"], chosen["layers"], strict=True)
+    ]
+    return chosen.sort_values(["type", "id", "method"])[COLUMNS]
+
+
+def main() -> None:
+    """The stage, for the methods of params.yaml."""
+    files = [PREDICTIONS / f"{method}.parquet" for method in load_parameters().evaluate.methods]
+    missing = [str(file) for file in files if not file.exists()]
+    if missing:
+        raise SystemExit(f"error: {', '.join(missing)} missing; `dvc repro evaluate` makes them")
+    needed = ["id", "type", "answer", "method", "budget", "prediction", "correct", "visual_tokens_per_layer", "kept"]
+    predictions = pd.concat([pd.read_parquet(file, columns=needed) for file in files], ignore_index=True)
+    write_text(OUTPUT, table(predictions).to_csv(index=False, lineterminator="\n"))
+
+
+if __name__ == "__main__":
+    main()
