@@ -72,7 +72,7 @@ def find(name: str) -> Preset:
     close = difflib.get_close_matches(name.lower(), PRESETS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ModelError(
-        f"model: {name!r} is neither a preset nor a folder.{hint} Presets: {', '.join(PRESETS)}; "
+        f"{name!r} is neither a preset nor a folder.{hint} Presets: {', '.join(PRESETS)}; "
         "or give the path of a folder with a saved model and its processor."
     )
 

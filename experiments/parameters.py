@@ -76,7 +76,10 @@ class Evaluate(Section):
     def _methods_exist(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, parameters in methods.items():
             _one_of("method", name, pruning.names())
-            method = pruning.make(name, **parameters)
+            try:
+                method = pruning.make(name, **parameters)
+            except ValueError as error:
+                raise ValueError(f"{name}: {str(error).removeprefix(f'{name} ')}") from error
             if method.budget_parameter in parameters:
                 raise ValueError(f"{name}: `{method.budget_parameter}` follows from the budget; leave it out here")
         return methods
