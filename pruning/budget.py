@@ -30,10 +30,13 @@ class InfeasibleBudget(ValueError):
         nearest: mean visual tokens of the setting that comes nearest to the budget.
     """
 
-    def __init__(self, message: str, *, floor: float, nearest: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, floor: float, nearest: float) -> None:
+        super().__init__(message, floor, nearest)  # all of them, so that it travels between processes
         self.floor = floor
         self.nearest = nearest
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)

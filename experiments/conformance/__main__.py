@@ -8,15 +8,16 @@ three itself. Exit status: 0 no case differs, 1 some case differs, 2 the folder 
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
-import pandas as pd
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from experiments.conformance import glimpse, llm, vision
-from experiments.conformance.outcome import MalformedGolden, Outcome
+from experiments.conformance.outcome import MalformedGolden, Outcome, Verdict
 
 Part = Callable[[Path], Iterator[Outcome]]
 
@@ -51,7 +52,7 @@ def run(folder: Path) -> list[Outcome]:
         MalformedGolden: the data are missing or unreadable, or there is not one case.
     """
     cases = (outcome for path, part in parts(folder).items() for outcome in part(path))
-    outcomes = list(tqdm(cases, desc="conformance", unit="case", leave=False))
+    outcomes = list(tqdm(cases, desc="conformance", unit="case", leave=False, disable=None))
     if not outcomes:
         raise MalformedGolden(f"{folder} holds no case")
     return outcomes
@@ -59,15 +60,18 @@ def run(folder: Path) -> list[Outcome]:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """One line a case: name, method, verdict and the first difference."""
-    rows = [(outcome.case, outcome.method, outcome.verdict, outcome.difference) for outcome in outcomes]
-    frame = pd.DataFrame(rows, columns=["case", "method", "verdict", "first difference"])
-    left = {column: f"{{:<{max(frame[column].str.len().max(), len(column))}}}".format for column in frame}
-    lines = frame.to_string(index=False, justify="left", formatters=left, max_colwidth=None).splitlines()
-    return "\n".join(line.rstrip() for line in lines)
+    rows = [("case", "method", "verdict", "first difference")]
+    rows += [(outcome.case, outcome.method, outcome.verdict, outcome.difference) for outcome in outcomes]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.conformance", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.conformance", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("folder", metavar="DIR", type=Path, help="golden data, e.g. tests/golden")
     options = parser.parse_args(arguments)
     try:
@@ -76,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"conformance: {error}", file=sys.stderr)
         return 2
     print(table(outcomes))
-    counts = pd.Series([outcome.verdict for outcome in outcomes]).value_counts()
-    print("\n" + ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in ("agree", "differ", "unsupported")))
-    return 1 if counts.get("differ", 0) else 0
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    print("\n" + ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict)))
+    return 1 if counts["differ"] else 0
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ def _difference(folder: Path, case: Case) -> str:
     params, variant, mode = case.part("params"), case["variant"], expected["greedy_mode"]
     inputs = read_npz(folder / case["inputs"])
     logits = read_npz(folder / expected["last_logits_file"])
-    prompt = {"input_ids": inputs["input_ids"], "pixel_values": inputs["pixel_values"]}
-    comparison = _Comparison(_load_model(folder / case["model"]), prompt, case["num_visual"], expected, logits)
+    ids_1S, pixels = inputs["input_ids"], inputs["pixel_values"]
+    comparison = _Comparison(_load_model(folder / case["model"]), ids_1S, pixels, case["num_visual"], expected, logits)
     try:
         method = METHODS[case["method"]](params, variant, mode)
         with torch.inference_mode():
@@ -91,9 +91,15 @@ class _Comparison:
     """One case on its model: what prefill kept and computed, and then the greedy continuation."""
 
     def __init__(
-        self, model: PreTrainedModel, prompt: dict[str, Tensor], num_visual: int, expected: Case, logits: Case
-    ):
-        self.model, self.prompt, self.num_visual = model, prompt, num_visual
+        self,
+        model: PreTrainedModel,
+        ids_1S: Tensor,
+        pixels: Tensor,
+        num_visual: int,
+        expected: Case,
+        logits: Case,
+    ) -> None:
+        self.model, self.ids_1S, self.pixels, self.num_visual = model, ids_1S, pixels, num_visual
         self.expected, self.logits = expected, logits
         self.greedy = torch.tensor(expected["greedy"])
 
@@ -113,7 +119,7 @@ class _Comparison:
     def decode(self, method: Method, mode: str) -> str:
         with method(self.model):
             generated = self.model.generate(
-                **self.prompt,
+                **self._inputs([]),
                 max_new_tokens=len(self.greedy),
                 do_sample=False,
                 use_cache=mode == "static",
@@ -121,7 +127,7 @@ class _Comparison:
                 return_dict_in_generate=True,
             )
         steps = torch.cat(generated.logits)
-        new_tokens = generated.sequences[0, self.prompt["input_ids"].shape[1] :]
+        new_tokens = generated.sequences[0, self.ids_1S.shape[1] :]
         difference = first_difference("step_logits", steps, self.logits["step_logits"], TOLERANCE) or first_difference(
             "greedy", new_tokens, self.greedy, 0
         )
@@ -141,10 +147,13 @@ class _Comparison:
         return ""
 
     def _forward(self, method: Method, new_tokens: list[int], use_cache: bool) -> tuple[Tensor, Record]:
-        ids = torch.cat([self.prompt["input_ids"], torch.tensor([new_tokens], dtype=torch.int64)], dim=1)
         with method(self.model) as record:
-            output = self.model(**{**self.prompt, "input_ids": ids}, use_cache=use_cache)
+            output = self.model(**self._inputs(new_tokens), use_cache=use_cache)
         return output.logits[0, -1], record
+
+    def _inputs(self, new_tokens: list[int]) -> dict[str, Tensor]:
+        ids_1S = torch.cat([self.ids_1S, torch.tensor([new_tokens], dtype=torch.int64)], dim=1)
+        return {"input_ids": ids_1S, "attention_mask": torch.ones_like(ids_1S), "pixel_values": self.pixels}
 
     def _kept_differ(self, record: Record) -> str:
         golden: list[int] = list(range(self.num_visual))

@@ -1,7 +1,7 @@
 """What one golden case came to, and what makes a folder of them unreadable."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+
+Verdict = Literal["agree", "differ", "unsupported"]
 
 
 class MalformedGolden(Exception):
@@ -21,7 +23,7 @@ class Outcome:
 
     case: str
     method: str
-    verdict: Literal["agree", "differ", "unsupported"]
+    verdict: Verdict
     difference: str = ""
 
 
@@ -40,7 +42,7 @@ class Case(Mapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self._fields
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
 
     def __len__(self) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import pruning
 from experiments.conformance.outcome import Case, MalformedGolden, Outcome, first_difference, read_npz
+from pruning.methods.vispruner import VisPruner
 from pruning.observed import Observed
 
 TOLERANCE = 1e-9
@@ -30,7 +30,7 @@ class Given(Observed):
 
 
 def vispruner(params: Case, arrays: Case) -> dict[str, Tensor]:
-    method = pruning.make("vispruner", keep=params["keep"], important_ratio=params["important_ratio"])
+    method = VisPruner(keep=params["keep"], important_ratio=params["important_ratio"])
     attention, features = arrays["cls_attention"], arrays["features"]
     seen = Given(features.shape[1], cls_attention_BHN=attention, features_BNC=features)
     return {"kept": method.select(seen)}

@@ -1,4 +1,5 @@
 import math
+import pickle
 
 import pytest
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig, Qwen2_5_VLConfig, Qwen2VLConfig
@@ -58,6 +59,13 @@ def test_sequential_prune_reports_its_floor_instead_of_a_budget_below():
         solve("sequential_prune", 64, **LLAVA_7B, k=2, step=10)
     assert caught.value.floor == pytest.approx(116.875)
     assert floor("sequential_prune", **LLAVA_7B, k=2, step=10) == caught.value.floor
+
+
+def test_an_infeasible_budget_travels_between_processes():
+    with pytest.raises(InfeasibleBudget) as caught:
+        solve("fastv", 20, **LLAVA_7B, k=2)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.floor, copy.nearest) == (str(caught.value), 36, 36)
 
 
 def test_sequential_prune_reports_a_budget_above_its_weakest_setting():
