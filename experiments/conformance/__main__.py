@@ -70,7 +70,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.conformance", description=(__doc__ or "").split("\n")[0]
+        prog="python -m experiments.conformance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="golden data, e.g. tests/golden")
     options = parser.parse_args(arguments)
