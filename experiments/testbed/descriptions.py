@@ -1,0 +1,86 @@
+"""What each patch of a scene shows, in words: the targets of the dense vision stage and the decoder's symbolic images.
+
+A patch is described by the sum of the decoder's own word embeddings: shape + colour + size (+ character) of the object
+over it, "object" on the patch that holds an object's centre, "background" elsewhere, and where it lies as a share of
+("right" - "left") and ("below" - "above"). Training the projector towards these sums puts visual tokens and words in one
+space, which is what alignment is for.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.testbed.scenes import CANVAS, CHARACTERS, COLOURS, DOT, SHAPES, SIZES, Item, Scene
+from experiments.testbed.vocabulary import BACKGROUND, GRID, PATCH, WORD_ID
+
+NOTHING = WORD_ID["<pad>"]  # stands for "no such word here"
+GROUPS: dict[str, tuple[str, ...]] = {
+    "shape": (BACKGROUND, *SHAPES, DOT),
+    "colour": (BACKGROUND, *COLOURS),
+    "size": (BACKGROUND, *SIZES, "tiny"),
+    "character": (BACKGROUND, *CHARACTERS),
+}
+COVERED = 0.22  # share of a patch that an object must cover to be what the patch shows
+COVERED_BY_DOT = 0.12
+
+
+@dataclass(frozen=True)
+class PatchWords:
+    """Word ids int64 [N, 4] (shape, colour, size, character; NOTHING where none), centre bool [N], place float32 [N, 2] in -1..1."""
+
+    words: np.ndarray
+    centre: np.ndarray
+    place: np.ndarray
+
+
+def _overlap(low: float, high: float) -> np.ndarray:
+    """Pixels of each of the GRID intervals that [low, high] covers, [GRID]."""
+    edges = np.arange(GRID) * PATCH
+    return np.clip(np.minimum(high, edges + PATCH) - np.maximum(low, edges), 0, None)
+
+
+def describe(scene: Scene) -> PatchWords:
+    """Label every patch with the object that covers most of it (its bounding box counts), in raster order."""
+    best = np.zeros((GRID, GRID))
+    words = np.full((GRID, GRID, 4), NOTHING)
+    words[..., 0] = WORD_ID[BACKGROUND]
+    centre = np.zeros((GRID, GRID), dtype=bool)
+    middle = ((np.arange(GRID) + 0.5) / GRID * 2 - 1).astype(np.float32)
+    place = np.stack(np.meshgrid(middle, middle, indexing="xy"), axis=-1)
+    for item in (*scene.items, scene.dot):
+        left, top, right, bottom = item.box
+        share = _overlap(top, bottom)[:, None] * _overlap(left, right)[None, :] / PATCH**2
+        holds_centre = np.zeros_like(centre)
+        holds_centre[int(item.y // PATCH), int(item.x // PATCH)] = True
+        over = ((share >= (COVERED_BY_DOT if item.shape == DOT else COVERED)) & (share > best)) | holds_centre
+        best[over] = share[over]
+        words[over] = _words_of(item)
+        place[over] = (item.x / CANVAS * 2 - 1, item.y / CANVAS * 2 - 1)
+        centre |= holds_centre
+    return PatchWords(words.reshape(-1, 4), centre.reshape(-1), place.reshape(-1, 2))
+
+
+def _words_of(item: Item) -> list[int]:
+    character = WORD_ID[item.character] if item.character else NOTHING
+    return [WORD_ID[item.shape], WORD_ID[item.colour], WORD_ID[item.size], character]
+
+
+def embed(words_BN4: Tensor, centre_BN: Tensor, place_BN2: Tensor, table_VD: Tensor) -> Tensor:
+    """The described patches as vectors [B, N, D], from the word embedding table."""
+    present = (words_BN4 != NOTHING).unsqueeze(-1)
+    summed_BND = (table_VD[words_BN4] * present).sum(2)
+    across = table_VD[WORD_ID["right"]] - table_VD[WORD_ID["left"]]
+    down = table_VD[WORD_ID["below"]] - table_VD[WORD_ID["above"]]
+    summed_BND = summed_BND + centre_BN.unsqueeze(-1) * table_VD[WORD_ID["object"]]
+    return summed_BND + place_BN2[..., :1] * across + place_BN2[..., 1:] * down
+
+
+def stack(described: list[PatchWords]) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch of descriptions: words [B, N, 4], centre [B, N] and place [B, N, 2]."""
+    return (
+        torch.from_numpy(np.stack([d.words for d in described])),
+        torch.from_numpy(np.stack([d.centre for d in described])),
+        torch.from_numpy(np.stack([d.place for d in described])),
+    )

@@ -1,0 +1,117 @@
+"""One phase of training: batches from a worker process, Muon for matrices, checkpoints that resume, a log line every so often."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
+
+from experiments.testbed.phases import Batch, Phase
+
+LOG_EVERY = 25
+CHECKPOINT_EVERY = 200
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`rate` is AdamW's learning rate for vectors and embeddings, `matrix_rate` Muon's; both warm up, hold and decay to zero."""
+
+    steps: int
+    rate: float
+    matrix_rate: float
+    warm_up: int = 100
+    decay_share: float = 0.4
+
+    def factor(self, step: int) -> float:
+        """Share of the full learning rate at a step counted from 0."""
+        left = (self.steps - step) / max(1, self.steps * self.decay_share)
+        return min(1.0, (step + 1) / self.warm_up, max(left, 0.0))
+
+
+class _Drawn(IterableDataset):
+    """Batch `i` depends on (seed, phase, i) alone: a resumed run sees what an uninterrupted one would."""
+
+    def __init__(self, phase: Phase, seed: int, first: int, last: int) -> None:
+        self.phase, self.seed, self.span = phase, seed, range(first, last)
+
+    def __iter__(self) -> Iterator[Batch]:
+        name = int.from_bytes(self.phase.name.encode(), "little")
+        for step in self.span:
+            yield self.phase.draw(np.random.default_rng([self.seed, name, step]))
+
+
+def _optimizers(phase: Phase, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    trained = phase.parameters()
+    by_muon = [p for name, p in trained if p.ndim == 2 and not any(x in name for x in ("embed", "head"))]
+    chosen = {id(p) for p in by_muon}
+    by_adam = [p for _, p in trained if id(p) not in chosen]
+    return [
+        torch.optim.Muon(by_muon, lr=schedule.matrix_rate, weight_decay=0.01),
+        torch.optim.AdamW(by_adam, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def _save(path: Path, state: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def run_phase(phase: Phase, schedule: Schedule, seed: int, device: torch.device, folder: Path) -> pd.DataFrame:
+    """Train one phase, or finish it where an earlier run stopped; returns its log, one row each LOG_EVERY steps.
+
+    The trained parameters are changed in place. `folder` holds the phase's checkpoint.
+    """
+    trained = phase.parameters()
+    optimizers = _optimizers(phase, schedule)
+    full_rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    path = folder / f"{phase.name}.pt"
+    log: list[dict[str, float | str]] = []
+    first = 0
+    if path.exists():
+        saved = torch.load(path, map_location=device, weights_only=True)
+        with torch.no_grad():
+            for (_, parameter), value in zip(trained, saved["parameters"], strict=True):
+                parameter.copy_(value)
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        first, log = saved["step"], saved["log"]
+    batches = DataLoader(_Drawn(phase, seed, first, schedule.steps), batch_size=None, num_workers=1, prefetch_factor=4)
+    loss_of = torch.compile(phase.loss)
+    torch.manual_seed(seed + first)
+    recent: list[dict[str, float]] = []
+    progress = tqdm(batches, desc=phase.name, initial=first, total=schedule.steps, mininterval=5)
+    for step, batch in enumerate(progress, start=first):
+        for optimizer, full_rate in zip(optimizers, full_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = full_rate * schedule.factor(step)
+        batch = {key: value.to(device) if value.ndim else value for key, value in batch.items()}
+        with torch.autocast(device.type, torch.bfloat16):
+            loss, measures = loss_of(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for _, p in trained], 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        recent.append({"loss": loss.item()} | {key: value.item() for key, value in measures.items()})
+        if (step + 1) % LOG_EVERY == 0:
+            means = pd.DataFrame(recent).mean().round(5).to_dict()
+            seconds = round(progress.format_dict["elapsed"], 1)
+            log.append({"phase": phase.name, "step": step + 1, "seconds": seconds, **means})
+            progress.set_postfix_str(" ".join(f"{key} {value:.3f}" for key, value in means.items()))
+            recent = []
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == schedule.steps:
+            _save(
+                path,
+                {
+                    "parameters": [p.detach() for _, p in trained],
+                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                    "step": step + 1,
+                    "log": log,
+                },
+            )
+    return pd.DataFrame(log)
