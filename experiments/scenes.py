@@ -48,7 +48,7 @@ def rarest(questions: list[Question], asked: Counter[tuple[str, str]], rng: np.r
 
 
 def draw(split: str, count: int, seed: int) -> Dataset:
-    """`count` scenes on which every type of question can be asked, with one question of each type and a caption each."""
+    """`count` scenes on which every type can be asked, with one question of each type and a caption each."""
     # Training draws its scenes from other streams of the generator (experiments/testbed/loop.py).
     rng = np.random.default_rng([seed, *split.encode()])
     asked: Counter[tuple[str, str]] = Counter()

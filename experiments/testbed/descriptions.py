@@ -1,9 +1,9 @@
-"""What each patch of a scene shows, in words: the targets of the dense vision stage and the decoder's symbolic images.
+"""What each patch of a scene shows, in words: targets of the dense vision phase and the decoder's symbolic images.
 
 A patch is described by the sum of the decoder's own word embeddings: shape + colour + size (+ character) of the object
 over it, "object" on the patch that holds an object's centre, "background" elsewhere, and where it lies as a share of
-("right" - "left") and ("below" - "above"). Training the projector towards these sums puts visual tokens and words in one
-space, which is what alignment is for.
+("right" - "left") and ("below" - "above"). Training the projector towards these sums puts visual tokens and words in
+one space, which is what alignment is for.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,11 @@ COVERED_BY_DOT = 0.12
 
 @dataclass(frozen=True)
 class PatchWords:
-    """Word ids int64 [N, 4] (shape, colour, size, character; NOTHING where none), centre bool [N], place float32 [N, 2] in -1..1."""
+    """What N patches show.
+
+    `words` int64 [N, 4]: ids for shape, colour, size, character, NOTHING where there is none. `centre` bool [N].
+    `place` float32 [N, 2] in -1..1: centre of the object, or of the patch itself on background.
+    """
 
     words: np.ndarray
     centre: np.ndarray

@@ -1,4 +1,4 @@
-"""One phase of training: batches from a worker process, Muon for matrices, checkpoints that resume, a log line every so often."""
+"""One phase of training: batches from a worker process, Muon for matrices, checkpoints that resume, a log."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ CHECKPOINT_EVERY = 200
 
 @dataclass(frozen=True)
 class Schedule:
-    """`rate` is AdamW's learning rate for vectors and embeddings, `matrix_rate` Muon's; both warm up, hold and decay to zero."""
+    """AdamW's learning `rate` for vectors and embeddings, Muon's `matrix_rate`; both warm up, hold and decay to 0."""
 
     steps: int
     rate: float

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.testbed.questions import CAPTION_REQUEST, TYPES, Question, balanced, caption
+from experiments.testbed.questions import TYPES, Question, balanced, caption
 from experiments.testbed.scenes import Scene
 from experiments.testbed.vocabulary import WORD_ID
 
@@ -22,7 +22,7 @@ PROMPT_HEAD = (WORD_ID["<s>"], WORD_ID["USER:"])
 
 @dataclass(frozen=True)
 class Packed:
-    """`tokens`, `labels` int64 [B, T]: the blocks of each scene one after the other; a label is the token that follows."""
+    """`tokens`, `labels` int64 [B, T]: the blocks of each scene in turn; a label is the token that follows."""
 
     tokens: Tensor
     labels: Tensor
@@ -74,8 +74,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention in which each block sees the prefix and itself, causally: O(S x (prefix + block)) instead of O(S x S).
 
-    An attention function for transformers' AttentionInterface. `blocks` questions and one caption end the sequence; with
-    0 blocks it is plain causal attention. Returns [B, S, H, d].
+    An attention function for transformers' AttentionInterface. `blocks` questions and one caption end the sequence;
+    with 0 blocks it is plain causal attention. Returns [B, S, H, d].
     """
     packed = blocks * QUESTION_TOKENS + CAPTION_TOKENS if blocks else 0
     prefix = query_BHSd.shape[2] - packed

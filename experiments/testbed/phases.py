@@ -6,7 +6,7 @@ A phase draws batches (in worker processes) and turns a batch into a loss and th
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ class Words:
 
 
 def presence(scenes: list[Scene]) -> Tensor:
-    """What [CLS] should name: (shape, colour) pairs, characters and the dot's colour that are there; float32 [B, PRESENCE]."""
+    """What [CLS] should name: (shape, colour) pairs, characters, the dot's colour; 0 or 1, float32 [B, PRESENCE]."""
     pairs = [(shape, colour) for shape in SHAPES for colour in COLOURS]
     rows = [
         [float(any((o.shape, o.colour) == pair for o in scene.items)) for pair in pairs]
@@ -134,7 +134,7 @@ def presence(scenes: list[Scene]) -> Tensor:
 
 @dataclass
 class Vision:
-    """Tower and projector, on pixels: every patch described in words; [CLS] of the last two layers names the contents."""
+    """Tower and projector, on pixels: patches described in words; [CLS] of the last two layers names the contents."""
 
     model: LlavaForConditionalGeneration
     batch_size: int = 64
@@ -194,7 +194,7 @@ def describe_loss(projected_BND: Tensor, batch: Batch, table_VD: Tensor, sharpne
 
 @dataclass
 class Joint:
-    """Everything, on pixels. Part of the batches drop patches, mostly background, at random: shorter and more varied."""
+    """Everything, on pixels. Part of the batches drop patches, mostly background: shorter and more varied."""
 
     model: LlavaForConditionalGeneration
     batch_size: int = 32

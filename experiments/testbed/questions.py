@@ -34,7 +34,7 @@ def _named(item: Item) -> str:
 
 
 def existence(scene: Scene) -> list[Question]:
-    """Present pairs, and absent pairs of a present shape with a present colour; evidence of "no" is what could mislead."""
+    """Present pairs, and absent pairs of present words; the evidence of "no" is what could mislead."""
     found = []
     present = {(item.shape, item.colour) for item in scene.items}
     for shape in sorted({item.shape for item in scene.items}):
@@ -59,7 +59,7 @@ def attribute(scene: Scene) -> list[Question]:
 
 
 def relation(scene: Scene) -> list[Question]:
-    """Is one object left of, right of, above or below another: only where their centres are clearly apart on that axis."""
+    """Is one object left of, right of, above or below another, where their centres are clearly apart on that axis."""
     found = []
     for one in scene.items:
         for other in scene.items:

@@ -1,8 +1,8 @@
 """Generated scenes: textured backgrounds, distractor strokes and a few objects that questions can be asked about.
 
-A scene is a list of `Item`s on a square canvas. Every (colour, shape) pair occurs at most once, so that "the red circle"
-names one object, while shapes and colours repeat, so that naming it takes both words. Large objects may carry a
-character. One tiny dot lies somewhere between them.
+A scene is a list of `Item`s on a square canvas. Every (colour, shape) pair occurs at most once, so that "the red
+circle" names one object, while shapes and colours repeat, so that naming it takes both words. Large objects may carry
+a character. One tiny dot lies somewhere between them.
 """
 
 from dataclasses import dataclass

@@ -10,10 +10,41 @@ GRID = CANVAS // PATCH
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "USER:", "ASSISTANT:")
 BACKGROUND = "background"
 PLURALS = tuple("crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES)
-GRAMMAR = tuple(
-    "is there a the what color shape character size object objects how many are left right of above below on with "
-    "describe image and in this picture yes no 1 2 3 5 large small tiny ? . ,".split()
+QUESTION_WORDS = (
+    "is",
+    "there",
+    "a",
+    "the",
+    "what",
+    "color",
+    "shape",
+    "character",
+    "size",
+    "object",
+    "objects",
+    "how",
+    "many",
+    "are",
 )
+PLACE_WORDS = ("left", "right", "of", "above", "below", "on", "with")
+OTHER_WORDS = (
+    "describe",
+    "image",
+    "and",
+    "in",
+    "this",
+    "picture",
+    "yes",
+    "no",
+    "1",
+    "2",
+    "3",
+    "5",
+    "large",
+    "small",
+    "tiny",
+)
+GRAMMAR = (*QUESTION_WORDS, *PLACE_WORDS, *OTHER_WORDS, "?", ".", ",")
 WORDS = (*SPECIAL, *COLOURS, *SHAPES, *PLURALS, DOT, *CHARACTERS, *GRAMMAR, BACKGROUND)
 WORD_ID = {word: index for index, word in enumerate(WORDS)}
 CHAT_TEMPLATE = (
