@@ -6,7 +6,7 @@ A misspelt key or a value out of range is one clear error before anything runs, 
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -33,6 +33,13 @@ class Scenes(Section):
     """experiments/scenes.py"""
 
     seed: Seed
+
+
+class Train(Section):
+    """experiments/train.py; steps are those of each phase of experiments/testbed/phases.py."""
+
+    seed: Seed
+    steps: Annotated[dict[Literal["words", "vision", "joint"], Count], Field(min_length=3)]
 
 
 class CaptureAttention(Section):
@@ -98,6 +105,7 @@ class Parameters(Section):
 
     model: str
     scenes: Scenes
+    train: Train | None = None
     capture_attention: CaptureAttention
     evaluate: Evaluate
     accuracy: Accuracy
