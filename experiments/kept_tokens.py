@@ -3,7 +3,7 @@
 Reads results/predictions/METHOD.parquet of the methods in params.yaml and writes results/kept_tokens.csv: id, type,
 answer, method, budget, prediction, correct, layers, layers_per_token. The last is a JSON list over the visual tokens:
 how many of the decoder's `layers` each token entered. The examples are the first question of each type that the full
-model answers correctly; the budget is the lowest that most methods reach.
+model answers correctly (the first of all where it answers none); the budget is the lowest that most methods reach.
 """
 
 import json
@@ -47,13 +47,19 @@ def shared_budget(predictions: pd.DataFrame) -> float:
 
 
 def examples(predictions: pd.DataFrame) -> list[str]:
-    """Id of the first question of each type that the full model answers correctly, by type."""
-    full = predictions[(predictions["method"] == "full") & predictions["correct"]]
+    """Id of one question of each type: the first that the full model answers correctly, or else the first."""
+    full = predictions[predictions["method"] == "full"].sort_values("correct", ascending=False, kind="stable")
     return full.groupby("type", sort=True)["id"].first().tolist()
 
 
 def table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Rows of results/kept_tokens.csv, from the rows of all methods' predictions; see the module's text."""
+    """Rows of results/kept_tokens.csv, from the rows of all methods' predictions; see the module's text.
+
+    Raises:
+        ValueError: the full model, or every other method, is missing.
+    """
+    if predictions["method"].eq("full").all() or not predictions["method"].eq("full").any():
+        raise ValueError("kept tokens need the predictions of `full` and of at least one other method in params.yaml")
     at_budget = predictions["budget"].eq(shared_budget(predictions)) | predictions["method"].eq("full")
     chosen = predictions[at_budget & predictions["id"].isin(examples(predictions))].copy()
     # The full model's first layer gets every visual token, and so says how many there are.

@@ -48,11 +48,17 @@ def draw(results: Path, images: Path = IMAGES) -> Figure:
     columns = -(-len(methods) // rows)
     height = 0.2 + rows * (style.PAGE_WIDTH / columns + (0.22 if rows > 1 else 0.1))
     ids = ids[: max(int(_MAX_HEIGHT / height), 1)]
-    figure = style.new_figure(style.PAGE_WIDTH, height * len(ids) + 0.12)
-    parts = figure.subfigures(len(ids), 1, squeeze=False, height_ratios=[height + 0.12] + [height] * (len(ids) - 1))
+    heights = np.full(len(ids), height)
+    heights[0] += 0.12  # titles
+    heights[-1] += 0.15  # caption
+    figure = style.new_figure(style.PAGE_WIDTH, heights.sum())
+    parts = figure.subfigures(len(ids), 1, squeeze=False, height_ratios=heights)
     for part, name in zip(parts[:, 0], ids, strict=True):
         here = kept[kept["id"].astype(str) == name].set_index("method")
         _draw_example(part, here, scenes.loc[name], methods, (rows, columns), titles=name == ids[0] or rows > 1)
+    budget = 100 * kept.loc[kept["method"] != "full", "budget"].min()
+    caption = f"Budget {budget:.3g}% of the visual tokens. Dropped tokens are veiled; frames: evidence boxes."
+    parts[-1, 0].supxlabel(caption, fontsize=7)
     return figure
 
 

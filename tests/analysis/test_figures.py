@@ -1,10 +1,20 @@
-"""Figures from synthetic results: they draw what the CSV files hold, whatever methods are in them, and always the same bytes."""
+"""Figures from synthetic results: they draw what the CSV files hold, any method, and always the same bytes."""
 
+import importlib
+import io
 import json
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+from PIL import Image
+
+from analysis.figures import style
+from experiments import figures
 
 BUDGETS = (0.75, 0.5, 0.333, 0.222, 0.111, 0.056)
 TYPES = ("all", "attribute", "counting", "existence", "reading", "relation", "small_object")
@@ -71,3 +81,153 @@ def write_kept_tokens(folder: Path, ids: list[str], methods: tuple[str, ...] = M
                 }
             )
     pd.DataFrame(rows).to_csv(folder / "kept_tokens.csv", index=False)
+
+
+def write_attention(folder: Path, tokens: int = 16, layers: int = 3) -> None:
+    """The four attention CSV files, with made-up values."""
+    rng = np.random.default_rng(0)
+    queries = ("image", "text", "full", "last", "equi_last")
+    shift = [(layer, q, t, rng.random() / tokens) for q in queries for layer in range(layers) for t in range(tokens)]
+    shift += [("", "cls", t, rng.random() / tokens) for t in range(tokens)]
+    pd.DataFrame(shift, columns=["layer", "query", "token", "attention"]).to_csv(
+        folder / "attention_shift.csv", index=False
+    )
+    shares = [(layer, quartile, 0.1 * quartile) for layer in range(layers) for quartile in range(1, 5)]
+    pd.DataFrame(shares, columns=["layer", "quartile", "share"]).to_csv(folder / "attention_quartiles.csv", index=False)
+    selection = [(s, 1, 4, t, rng.random()) for s in ("last", "equi_last", "cls") for t in range(tokens)]
+    columns = ["score", "layer", "keep", "token", "frequency"]
+    pd.DataFrame(selection, columns=columns).to_csv(folder / "attention_selection.csv", index=False)
+    x = (np.arange(200) + 0.5) / 200
+    curves = [("cdf", x, np.sqrt(x)), ("density", x, np.where(x < 0.8, np.exp(-5 * x), 0.0))]
+    dispersion = [
+        pd.DataFrame({"score": score, "curve": curve, "x": x, "y": y})
+        for score in ("last", "equi_last", "cls")
+        for curve, x, y in curves
+    ]
+    pd.concat(dispersion).to_csv(folder / "attention_dispersion.csv", index=False)
+
+
+def write_images(path: Path, ids: list[str]) -> None:
+    """Example images as the benchmark's parquet file holds them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 24), "#336699").save(buffer, "PNG")
+    picture = {"bytes": buffer.getvalue(), "path": None}
+    rows = [{"id": name, "image": picture, "question": "what ?", "boxes": [[0.1, 0.1, 0.4, 0.5]]} for name in ids]
+    pd.DataFrame(rows).to_parquet(path)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> Path:
+    """A folder with every CSV file the figures read, and the images beside it."""
+    write_accuracy(tmp_path)
+    write_attention(tmp_path)
+    write_kept_tokens(tmp_path, ["a", "b"], tokens=16)
+    write_images(tmp_path / "data/scenes/evaluation.parquet", ["a", "b", "c"])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", figures.names())
+def test_pdf_and_png_at_their_width_same_bytes_twice(name, results):
+    first = [path.read_bytes() for path in figures.draw(name, results, results / "one")]
+    assert first == [path.read_bytes() for path in figures.draw(name, results, results / "two")]
+    assert sorted(path.name for path in (results / "one").iterdir()) == [f"{name}.pdf", f"{name}.png"]
+    pdf, png = first
+    assert b"/Type3" not in pdf, "fonts are embedded as TrueType"
+    assert b"/FontFile2" in pdf
+    with Image.open(io.BytesIO(png)) as picture:
+        inches = picture.width / 300
+    assert inches == pytest.approx(style.COLUMN_WIDTH, abs=0.01) or inches == pytest.approx(style.PAGE_WIDTH, abs=0.01)
+
+
+def drawn(name: str, results: Path):
+    with style.applied():
+        return importlib.import_module(f"analysis.figures.{name}").draw(results)
+
+
+def legend_of(figure) -> dict[str, str]:
+    """Label -> colour of every legend entry."""
+    (legend,) = figure.legends
+    return {line.get_label(): line.get_color() for line in legend.get_lines()}
+
+
+@pytest.mark.parametrize("name", ["accuracy_against_budget", "accuracy_against_flops", "visual_tokens_per_layer"])
+def test_every_method_of_the_csv_is_drawn_in_its_own_colour(name, results):
+    write_accuracy(results, (*METHODS, "a_new_method"))
+    shown = legend_of(drawn(name, results))
+    assert shown == {style.look(m).label: style.look(m).colour for m in (*METHODS, "a_new_method")}
+    write_accuracy(results, ("full", "random", "fastv"))
+    assert set(legend_of(drawn(name, results))) == {"Full model", "Random", "FastV"}
+
+
+def test_points_and_intervals_are_those_of_the_csv(results):
+    axes = drawn("accuracy_against_flops", results).axes[0]
+    table = pd.read_csv(results / "accuracy.csv")
+    expected = table[(table["type"] == "all") & (table["method"] == "vispruner")].sort_values("flops")
+    colour = style.look("vispruner").colour
+    line = next(line for line in axes.lines if line.get_color() == colour and len(line.get_xdata()) == 6)
+    np.testing.assert_allclose(line.get_xdata(), expected["flops"])
+    np.testing.assert_allclose(line.get_ydata(), 100 * expected["accuracy"])
+    ends = [bar.get_segments() for bar in axes.collections if len(bar.get_segments()) == 6]
+    lows = [[segment[0][1] for segment in segments] for segments in ends]
+    assert any(np.allclose(low, 100 * expected["ci_low"]) for low in lows)
+
+
+def test_budgets_a_method_cannot_reach_are_left_out(results):
+    panels = [axes for axes in drawn("visual_tokens_per_layer", results).axes if axes.get_visible()]
+    by_title = {axes.get_title(): axes for axes in panels}
+    fastv = style.look("fastv").colour
+    assert any(line.get_color() == fastv for line in by_title["Budget 50%"].lines)
+    assert not any(line.get_color() == fastv for line in by_title["Budget 5.6%"].lines)
+
+
+def test_kept_tokens_shows_methods_boxes_and_answers(results):
+    figure = drawn("kept_tokens", results)
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert {"Full model", "VisPruner", "FastV"} <= set(texts)
+    assert any(text.endswith("✓") for text in texts)
+    assert any(text.endswith("✗") for text in texts)
+    boxes = [patch for axes in figure.findobj(Axes) for patch in axes.patches]
+    assert len(boxes) == 2 * len(METHODS)
+    np.testing.assert_allclose(boxes[0].get_bbox().extents, [0.1, 0.1, 0.4, 0.5])
+
+
+def test_looks_differ_and_unknown_methods_keep_theirs():
+    looks = [style.look(method) for method in METHODS]
+    assert len({(one.colour, one.marker) for one in looks}) == len(METHODS)
+    assert style.look("a_new_method") == style.look("a_new_method")
+    assert style.look("a_new_method")[:3] == ("a new method", "#1b7837", "h")
+    assert style.ordered(["fastv", "random", "b", "full", "fastv"]) == ["full", "random", "b", "fastv"]
+
+
+def test_what_cannot_be_drawn_is_one_clear_error_and_no_file(results):
+    with pytest.raises(ValueError, match="unknown figure 'accuracy'; the figures are: accuracy_against_budget"):
+        figures.draw("accuracy", results, results / "out")
+    (results / "attention_dispersion.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="attention_dispersion needs attention_dispersion.csv"):
+        figures.draw("attention_dispersion", results, results / "out")
+    table = pd.read_csv(results / "accuracy.csv")
+    pd.concat([table, table.assign(model="other")]).to_csv(results / "accuracy.csv", index=False)
+    with pytest.raises(ValueError, match=r"one model to be drawn, found: scenes-llava, other"):
+        figures.draw("accuracy_against_flops", results, results / "out")
+    write_kept_tokens(results, ["a", "gone"], tokens=16)
+    with pytest.raises(ValueError, match="shows gone, not in"):
+        figures.draw("kept_tokens", results, results / "out")
+    assert not (results / "out").exists()
+
+
+def test_a_failed_drawing_leaves_the_old_figure(results):
+    figures.draw("accuracy_against_flops", results, results / "out")
+    before = {path: path.read_bytes() for path in (results / "out").iterdir()}
+    figure = drawn("accuracy_against_flops", results)
+    figure.axes[0].set_xlabel(r"$\nosuchcommand{$")
+    with pytest.raises(ValueError):
+        style.save(figure, results / "out", "accuracy_against_flops")
+    assert {path: path.read_bytes() for path in (results / "out").iterdir()} == before
+
+
+def test_drawing_leaves_matplotlibs_settings_alone(results):
+    before = dict(mpl.rcParams)
+    figures.draw("accuracy_against_flops", results, results / "out")
+    assert dict(mpl.rcParams) == before
