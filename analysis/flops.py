@@ -8,8 +8,6 @@ that runs is counted, also the last vision layers of a model that reads an earli
 numbers can be reproduced; everything this project reports is `exact`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,6 +174,13 @@ def grids_of(images: Sequence[int | Sequence[int]]) -> list[tuple[int, int, int]
     if len(grids) != len(images) or any(len(grid) != 3 for grid in grids):
         raise ValueError(f"images of a Qwen model are given as patch grids (frames, height, width), got {list(images)}")
     return [(grid[0], grid[1], grid[2]) for grid in grids]
+
+
+def vision_tokens(config: Any, images: Sequence[int | Sequence[int]]) -> int:
+    """Tokens that the vision tower computes on for all images of a sample, [CLS] included, before any merging."""
+    if config.model_type.startswith("llava"):
+        return crops_of(images) * ((config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1)
+    return sum(frames * height * width for frames, height, width in grids_of(images))
 
 
 def images_of(config: Any, inputs: dict[str, Any]) -> list[list[Any]]:

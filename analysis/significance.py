@@ -1,7 +1,5 @@
 """How sure an accuracy is: intervals of a share of correct answers."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats

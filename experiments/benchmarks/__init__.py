@@ -1,7 +1,5 @@
 """What is asked: benchmarks as tables of questions about images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,15 @@ from datasets.table import InMemoryTable
 # Name of a benchmark -> its questions: columns id, image, question, answer, type, boxes.
 BENCHMARKS = {"scenes": Path("data/scenes/evaluation.parquet")}
 FREE_FORM = ("caption",)
+
+
+def path(name: str) -> Path:
+    """The file of a benchmark. Raises ValueError for an unknown name, FileNotFoundError if the file is missing."""
+    if name not in BENCHMARKS:
+        raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    if not BENCHMARKS[name].exists():
+        raise FileNotFoundError(f"{BENCHMARKS[name]} is missing; `dvc repro scenes` writes it")
+    return BENCHMARKS[name]
 
 
 def load(name: str, questions: int = 0, seed: int = 0) -> Dataset:
@@ -25,13 +32,8 @@ def load(name: str, questions: int = 0, seed: int = 0) -> Dataset:
         ValueError: unknown benchmark, or a subset larger than the benchmark.
         FileNotFoundError: the benchmark's file is missing.
     """
-    if name not in BENCHMARKS:
-        raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
-    path = BENCHMARKS[name]
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; `dvc repro scenes` writes it")
     # A table read from memory: `datasets` would otherwise copy the file into a cache in the user's home.
-    dataset = Dataset(InMemoryTable(pyarrow.parquet.read_table(path)))
+    dataset = Dataset(InMemoryTable(pyarrow.parquet.read_table(path(name))))
     types = np.asarray(dataset["type"])
     chosen = np.flatnonzero(~np.isin(types, FREE_FORM))
     if questions:

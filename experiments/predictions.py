@@ -1,0 +1,47 @@
+"""What `experiments.evaluate` wrote, read back in the order of params.yaml."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from experiments.evaluate import PREDICTIONS, budgets_of
+from experiments.parameters import Evaluate
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one budget. `answers` is empty and `floor` (mean visual tokens) known where it is not feasible."""
+
+    method: str
+    budget: float
+    feasible: bool
+    floor: float | None
+    answers: pd.DataFrame
+
+
+def read(settings: Evaluate, columns: list[str], folder: Path = PREDICTIONS) -> Iterator[Cell]:
+    """The cells of every method, whatever else lies in the folder.
+
+    Raises:
+        FileNotFoundError: a method has not been evaluated.
+        ValueError: its files hold other budgets than the parameters ask for.
+    """
+    for name in settings.methods:
+        table, description = folder / f"{name}.parquet", folder / f"{name}.json"
+        if not table.exists() or not description.exists():
+            raise FileNotFoundError(f"{name} has not been evaluated: run `dvc repro evaluate@{name}`")
+        answers = pq.read_table(table, columns=[*columns, "budget"]).to_pandas()
+        cells = {cell["budget"]: cell for cell in json.loads(description.read_text(encoding="utf-8"))}
+        wanted = budgets_of(name, settings.budgets)
+        if list(cells) != wanted:
+            raise ValueError(
+                f"{description} holds budgets {list(cells)}, not {wanted}: run `dvc repro evaluate@{name}`"
+            )
+        for budget in wanted:
+            cell = cells[budget]
+            chosen = answers[answers["budget"] == budget]
+            yield Cell(name, budget, cell["feasible"], cell["floor"], chosen.reset_index(drop=True))
