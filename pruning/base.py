@@ -18,7 +18,7 @@ from pruning.engine import Engine
 from pruning.observed import Observed, ObservedLayer
 from pruning.record import Record
 from pruning.selection import rank
-from pruning.tokens import Choice
+from pruning.tokens import Choice, upload
 
 if TYPE_CHECKING:
     from pruning.budget import Sizes
@@ -176,7 +176,7 @@ class InsideLLM(Method):
         places_BS = torch.empty_like(order_BS).scatter_(
             1, order_BS, torch.arange(order_BS.shape[1], device=order_BS.device).expand_as(order_BS)
         )
-        few_BS = places_BS < torch.tensor(visual, device=order_BS.device)[:, None]
+        few_BS = places_BS < upload(visual, order_BS.device)[:, None]
         return Choice(few_BS | ~seen.visual_BS, visual)
 
     def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:

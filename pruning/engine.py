@@ -5,7 +5,7 @@ on each). From there on every layer gets the rotary embedding and the mask of th
 prefill and in every decoding step, since the model goes on passing those of the full prompt.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from pruning.observe import Watch
 from pruning.observed import ObservedLayer, Prompt
 from pruning.placement import choose_by_image, expansion, prompt_tokens
 from pruning.record import Record
+from pruning.state import Call, Pass
 from pruning.tokens import Choice, Tokens, take_tokens
 from pruning.vision import Vision
 
@@ -27,32 +28,7 @@ if TYPE_CHECKING:
     from pruning.base import BeforeLLM, InsideLLM
 
 
-@dataclass
-class Pass:
-    """What the engine remembers from a prefill until the next one.
-
-    Attributes:
-        prompt: the prompt as it entered the first decoder layer.
-        full: the tokens of the full prompt; layers they enter are left alone.
-        copies: rows (beams) that stand for one sample.
-        layers: the tokens entering every decoder layer.
-        counts: visual tokens to keep in every row, for every layer in front of which tokens leave.
-        chosen: what stayed there, kept for decoding without a KV cache.
-        watches: the layers whose attention a later choice needs.
-    """
-
-    prompt: Prompt
-    full: Tokens
-    copies: int
-    layers: list[Tokens]
-    counts: dict[int, list[int | None]] = field(default_factory=dict)
-    chosen: dict[int, Tensor] = field(default_factory=dict)
-    watches: dict[int, Watch] = field(default_factory=dict)
-
-    def remove(self) -> None:
-        for watch in self.watches.values():
-            watch.remove()
-        self.watches.clear()
+Rotary = tuple[Tensor, Tensor]
 
 
 class Engine:
@@ -73,12 +49,13 @@ class Engine:
         self.vision: Vision
         self._handles: list[Any] = []
         self._pass: Pass | None = None
-        self._call = guards.Call()
-        # Of the running forward: tokens entering layer 0, decoding steps so far (None: prefill), and what each set of
-        # tokens needs in a layer.
+        self._labels = False
+        self._call: Call | None = None
+        # Of the running forward: tokens entering layer 0, decoding steps so far (None: prefill), and what the latest
+        # set of tokens needs in a layer.
         self._entering: Tokens | None = None
         self._decoded: int | None = None
-        self._frames: dict[int, tuple[tuple[Tensor, Tensor], Any]] = {}
+        self._frame: tuple[Tokens, Rotary, Any] | None = None
 
     def install(self) -> None:
         """Register the hooks.
@@ -107,15 +84,16 @@ class Engine:
     def _forget(self) -> None:
         if self._pass is not None:
             self._pass.remove()
-        self._pass = None
+        self._pass = self._entering = self._frame = None
 
     def _on_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._call = guards.Call(labels=kwargs.get("labels") is not None)
+        self._labels = kwargs.get("labels") is not None
 
     def _on_core(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note where the placeholders are: the language model sees embeddings only."""
-        call, family = self._call, self.family
-        call.cache = kwargs.get("past_key_values")
+        family = self.family
+        call = self._call = Call(labels=self._labels, cache=kwargs.get("past_key_values"))
+        self._labels = False
         if call.decoding:
             return
         call.ids_BL = args[0] if args else kwargs.get("input_ids")
@@ -127,87 +105,89 @@ class Engine:
             embed = self.model.get_input_embeddings()
             placeholder = torch.tensor(family.image_token_id, device=embed.weight.device)
             call.visual_BL = (kwargs["inputs_embeds"] == embed(placeholder)).all(dim=-1)
-        if kwargs.get("pixel_values") is None and not (kwargs.get("mm_encoder_outputs") or {}).get("image"):
+        encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
+        call.images = kwargs.get("pixel_values") is not None or encoded is not None
+        if not call.images:
             self.vision.forget()
 
     def _on_language_model(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        self._frames.clear()
-        changed = self._decode(kwargs) if self._call.decoding else self._prefill(kwargs)
+        call, self._call, self._frame = self._call, None, None
+        if call is None:  # not reached through the entire model: nothing is known about the prompt
+            self._forget()
+            return None
+        changed = self._decode(call, kwargs) if call.decoding else self._prefill(call, kwargs)
         return None if changed is None else (args, changed)
 
-    def _decode(self, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    def _decode(self, call: Call, kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Positions and mask of a decoding step, by the tokens entering layer 0."""
         if self._pass is None:
             return None
-        tokens = self._pass.layers[0]
-        self._entering, self._decoded = tokens, self._call.cached - tokens.length
         guards.refuse_continuation(kwargs["inputs_embeds"].shape[1])
-        mask_BS = self._mask(tokens)
-        return {**kwargs, "position_ids": self._positions(tokens), "attention_mask": mask_BS}
+        tokens = self._pass.layers[0]
+        self._entering, self._decoded = tokens, call.cached - tokens.length
+        return {**kwargs, "position_ids": self._positions(tokens), "attention_mask": self._mask(tokens)}
 
-    def _prefill(self, kwargs: dict[str, Any]) -> dict[str, Any] | None:
-        previous, call = self._pass, self._call
-        embeddings_BLD = kwargs["inputs_embeds"]
-        tokens = prompt_tokens(call, self.family, embeddings_BLD, kwargs)
+    def _prefill(self, call: Call, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """Prune before the language model and plan what leaves inside it; the language model's new arguments."""
+        tokens = prompt_tokens(call, self.family, kwargs["inputs_embeds"], kwargs)
         # Without a cache every step runs the prompt again; the choice made for it at first stays.
-        going_on = previous is not None and call.continues(previous.prompt, self.vision)
-        chosen = previous.chosen if going_on and previous is not None else {}
+        earlier = self._pass
+        chosen = earlier.chosen if earlier is not None and call.continues(earlier.prompt, self.vision) else {}
         self._forget()
-        self.vision.fresh = False
-        full, self._entering, self._decoded = tokens, tokens, None
+        self._decoded, self._entering, self.vision.fresh = None, tokens, False
+        num_layers = len(self.family.layers)
         copies = expansion(self.vision, tokens)
-        self.record.begin([tokens] * len(self.family.layers), copies)
+        self.record.begin([tokens] * num_layers, copies)
         if not any(tokens.visual):
             return None
+        prompt = Prompt(kwargs["inputs_embeds"], tokens, call.ids_BL)
         changed = None
-        if self.before is not None:
-            choice = self._choose_before(self.before, Prompt(embeddings_BLD, tokens, call.ids_BL), copies)
-            if choice is not None:
-                kept, order_BT = tokens.prune(choice, self._repacks(self.before.positions))
-                embeddings_BLD = embeddings_BLD if choice.hidden_BSD is None else choice.hidden_BSD
-                embeddings_BLD = take_tokens(embeddings_BLD, order_BT)
-                self.record.prune_from(0, kept)
-                tokens = self._entering = kept
-                changed = {**kwargs, "inputs_embeds": embeddings_BLD, "position_ids": self._positions(tokens)}
-                changed["attention_mask"] = self._mask(tokens)
-                if kwargs.get("past_key_values") is None and changed["attention_mask"] is None:
-                    # With neither cache nor mask, gaps in the positions would be taken for packed sequences.
-                    changed["attention_mask"] = tokens.mask_BS
-        prompt = Prompt(embeddings_BLD, tokens, call.ids_BL)
-        self._pass = Pass(prompt, full, copies, [tokens] * len(self.family.layers), chosen=chosen)
+        if self.before is not None and (kept := self._prune_before(self.before, call, prompt, copies)) is not None:
+            prompt, self._entering = kept, kept.tokens
+            changed = kwargs | {
+                "inputs_embeds": kept.embeddings_BLD,
+                "position_ids": self._positions(kept.tokens),
+                "attention_mask": self._mask(kept.tokens),
+            }
+            if call.cache is None:  # with neither cache nor mask, gaps in the positions would mean packed sequences
+                changed["attention_mask"] = kept.tokens.mask_BS
+        state = Pass(prompt, tokens, copies, [prompt.tokens] * num_layers, chosen=chosen)
         if self.inside is not None:
-            self._plan_stages(self._pass, self.inside, tokens)
-        if changed is None and not self._pass.counts:
-            self._forget()
+            self._plan_stages(self.inside, call, state)
+        if changed is not None or state.counts:
+            self._pass = state
         return changed
 
-    def _choose_before(self, before: "BeforeLLM", prompt: Prompt, copies: int) -> Choice | None:
-        """The choice of the method before the language model; None where everything stays as it is."""
+    def _prune_before(self, before: "BeforeLLM", call: Call, prompt: Prompt, copies: int) -> Prompt | None:
+        """What is left of the prompt; None where everything stays as it is."""
         with self.record.choosing(prompt.embeddings_BLD.device), torch.no_grad():
             choice = choose_by_image(before, self.family, self.vision, prompt, copies)
         if choice.hidden_BSD is None and choice.visual == prompt.tokens.visual:
             return None
-        guards.refuse_unprunable(self._call)
-        return choice
+        guards.refuse_unprunable(call)
+        tokens, order_BT = prompt.tokens.prune(choice, self._repacks(before.positions))
+        self.record.prune_from(0, tokens)
+        embeddings_BLD = prompt.embeddings_BLD if choice.hidden_BSD is None else choice.hidden_BSD
+        return Prompt(take_tokens(embeddings_BLD, order_BT), tokens, prompt.ids_BL)
 
-    def _plan_stages(self, state: Pass, inside: "InsideLLM", tokens: Tokens) -> None:
+    def _plan_stages(self, inside: "InsideLLM", call: Call, state: Pass) -> None:
         """Work out how many tokens stay where, and watch the layers that a choice looks back to."""
-        num_layers = len(state.layers)
-        plans = [inside.stages(count, num_layers) if count else {} for count in tokens.visual]
-        current: list[int | None] = list(tokens.visual)
+        visual, num_layers = state.prompt.tokens.visual, len(state.layers)
+        plans = [inside.stages(count, num_layers) if count else {} for count in visual]
+        current: list[int | None] = list(visual)
         for layer in sorted({layer for plan in plans for layer in plan}):
             wanted = [plan.get(layer, now) for plan, now in zip(plans, current, strict=True)]
             guards.refuse_bad_stage(layer, num_layers, wanted, current)
             if wanted != current or None in wanted:
                 state.counts[layer] = wanted
-                if layer > 0:
-                    state.watches[layer - 1] = Watch(self.family.layers[layer - 1].self_attn)
             current = wanted
         if state.counts:
-            guards.refuse_unprunable(self._call)
-            guards.refuse_cache_in_repeat(inside.mode, self._call.cache)
+            guards.refuse_unprunable(call)
+            guards.refuse_cache_in_repeat(inside.mode, call.cache)
+        for layer in state.counts.keys() - {0}:
+            state.watches[layer] = Watch(self.family.layers[layer - 1].self_attn)
 
     def _on_layer(
         self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -215,52 +195,50 @@ class Engine:
         state = self._pass
         if state is None:
             return None
-        hidden_BSD, cache = args[0], kwargs.get("past_key_values")
-        if self._decoded is None and index in state.counts:
-            hidden_BSD = self._stage(state, index, hidden_BSD, cache)
+        hidden_BSD = args[0]
+        if self.inside is not None and self._decoded is None and index in state.counts:
+            hidden_BSD = self._prune_inside(self.inside, state, index, hidden_BSD, kwargs)
         tokens = state.layers[index]
         if tokens is state.full:
             return None
+        rotary, mask = self._rotary_and_mask(tokens, index, hidden_BSD, kwargs)
         # Gaps in the positions look like packed sequences to flash attention: it gets none.
-        kwargs = {**kwargs, "position_ids": None}
-        if tokens is not self._entering:
-            rotary, mask = self._frame(tokens, index, hidden_BSD, cache)
-            kwargs |= {"position_embeddings": rotary, "attention_mask": mask}
-        return (hidden_BSD, *args[1:]), kwargs
+        changed = {"position_embeddings": rotary, "attention_mask": mask, "position_ids": None}
+        return (hidden_BSD, *args[1:]), kwargs | changed
 
-    def _stage(self, state: Pass, index: int, hidden_BSD: Tensor, cache: Any) -> Tensor:
+    def _prune_inside(
+        self, inside: "InsideLLM", state: Pass, index: int, hidden_BSD: Tensor, kwargs: dict[str, Any]
+    ) -> Tensor:
         """Let the method choose in front of a layer; the hidden states of what stays."""
-        inside, tokens = self.inside, state.layers[index]
-        assert inside is not None
-        choice = self._choose_inside(state, index, hidden_BSD, cache)
-        kept, order_BT = tokens.prune(choice, self._repacks(inside.positions))
-        first = index
+        choice = self._choose(inside, state, index, hidden_BSD, kwargs)
+        tokens, order_BT = state.layers[index].prune(choice, self._repacks(inside.positions))
+        first, cache = index, kwargs.get("past_key_values")
         if inside.prune_earlier_caches:
             first = 0
             for layer in cache.layers[:index] if cache is not None else []:
                 layer.keys = torch.take_along_dim(layer.keys, order_BT[:, None, :, None], dim=2)
                 layer.values = torch.take_along_dim(layer.values, order_BT[:, None, :, None], dim=2)
-        state.layers[first:] = [kept] * (len(state.layers) - first)
-        self.record.prune_from(index, kept)
+        state.layers[first:] = [tokens] * (len(state.layers) - first)
+        self.record.prune_from(index, tokens)
         return take_tokens(hidden_BSD if choice.hidden_BSD is None else choice.hidden_BSD, order_BT)
 
-    def _choose_inside(self, state: Pass, index: int, hidden_BSD: Tensor, cache: Any) -> Choice:
-        inside, tokens, counts = self.inside, state.layers[index], state.counts[index]
-        assert inside is not None
-        watch = state.watches.pop(index - 1, None)
+    def _choose(
+        self, inside: "InsideLLM", state: Pass, index: int, hidden_BSD: Tensor, kwargs: dict[str, Any]
+    ) -> Choice:
+        tokens = state.layers[index]
+        watch = state.watches.pop(index, None)
         with self.record.choosing(hidden_BSD.device), torch.no_grad():
             if index in state.chosen and inside.mode == "static":
-                earlier_BS = state.chosen[index]
-                later = tokens.length - earlier_BS.shape[1]
-                choice = Choice(nn.functional.pad(earlier_BS, (0, later), value=True))
+                later = tokens.length - state.chosen[index].shape[1]
+                choice = Choice(nn.functional.pad(state.chosen[index], (0, later), value=True))
             else:
-                rotary, _ = self._frame(tokens, index, hidden_BSD, cache)
+                rotary, _ = self._rotary_and_mask(tokens, index, hidden_BSD, kwargs)
                 previous = None if watch is None else watch.projections
                 seen = ObservedLayer(self.family, index, hidden_BSD, tokens, state.prompt, previous, rotary)
-                choice = inside.choose(seen, counts)
-                if state.copies > 1:
+                choice = inside.choose(seen, state.counts[index])
+                if state.copies > 1:  # beams of a sample keep the same tokens, whatever the last bits of their scores
                     keep_BS = choice.keep_BS[:: state.copies].repeat_interleave(state.copies, dim=0)
-                    choice = Choice(keep_BS, choice.visual, choice.hidden_BSD, choice.order_BS, choice.numbers_BS)
+                    choice = replace(choice, keep_BS=keep_BS)
         if watch is not None:
             watch.remove()
         if choice.hidden_BSD is None:
@@ -281,17 +259,23 @@ class Engine:
             return None
         return nn.functional.pad(tokens.mask_BS, (0, 0 if self._decoded is None else self._decoded + 1), value=True)
 
-    def _frame(self, tokens: Tokens, index: int, hidden_BSD: Tensor, cache: Any) -> tuple[tuple[Tensor, Tensor], Any]:
-        """Rotary embedding and attention mask of the tokens entering a layer, once per forward."""
-        if id(tokens) not in self._frames:
+    def _rotary_and_mask(
+        self, tokens: Tokens, index: int, hidden_BSD: Tensor, kwargs: dict[str, Any]
+    ) -> tuple[Rotary, Any]:
+        """What these tokens need in a layer: made once per forward, or the language model's own where it made them."""
+        if tokens is self._entering:
+            return kwargs["position_embeddings"], kwargs["attention_mask"]
+        if self._frame is None or self._frame[0] is not tokens:
             language_model = self.family.language_model
             rotary = language_model.rotary_emb(hidden_BSD, self._positions(tokens))
             mask = create_causal_mask(
                 config=language_model.config,
                 inputs_embeds=hidden_BSD,
                 attention_mask=self._mask(tokens),
-                past_key_values=cache,
+                past_key_values=kwargs.get("past_key_values"),
                 layer_idx=index,
+                # Known padding: no need to ask the device whether the mask could be skipped.
+                allow_is_causal_skip=not tokens.padded,
             )
-            self._frames[id(tokens)] = (rotary, mask)
-        return self._frames[id(tokens)]
+            self._frame = (tokens, rotary, mask)
+        return self._frame[1:]

@@ -1,56 +1,12 @@
-"""What pruning cannot do, refused with one clear error each, and what the engine knows about the running call."""
+"""What pruning cannot do, refused with one clear error each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import DynamicCache
 
-if TYPE_CHECKING:
-    from pruning.observed import Prompt
-    from pruning.vision import Vision
-
-
-@dataclass
-class Call:
-    """The running call of the model.
-
-    Attributes:
-        labels: whether the caller wants a loss.
-        cache: the KV cache passed in, if any.
-        ids_BL: token ids, if given; visual_BL, video_BL: where they are placeholders.
-        odd_mask: whether the attention mask is something else than None or 2-D.
-    """
-
-    labels: bool = False
-    cache: Any = None
-    ids_BL: Tensor | None = None
-    visual_BL: Any = None
-    video_BL: Any = None
-    odd_mask: bool = False
-
-    @property
-    def cached(self) -> int:
-        """Tokens in the cache of layer 0."""
-        return 0 if self.cache is None else int(self.cache.get_seq_length())
-
-    @property
-    def decoding(self) -> bool:
-        return self.cached > 0
-
-    def continues(self, prompt: "Prompt", vision: "Vision") -> bool:
-        """Whether this call runs an earlier prompt again with new tokens behind it, as decoding without a cache does.
-
-        `generate` then encodes the images once, so the vision tower has not run since. Comparing the ids costs a host
-        synchronisation, but only in this slow mode.
-        """
-        before_BL, now_BL = prompt.ids_BL, self.ids_BL
-        if vision.fresh or before_BL is None or now_BL is None or before_BL.shape[0] != now_BL.shape[0]:
-            return False
-        length = before_BL.shape[1]
-        return now_BL.shape[1] > length and torch.equal(now_BL[:, :length], before_BL)
+from pruning.state import Call
 
 
 def refuse_second_method(model: nn.Module, engine_class: type) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pruning.families import Family
 from pruning.observe import Projections, rows_ahead
-from pruning.tokens import Tokens
+from pruning.tokens import Tokens, upload
 from pruning.vision import Vision
 
 
@@ -96,7 +96,7 @@ class Observed:
     @cached_property
     def keys_B(self) -> Tensor:
         """int64, a number for every image that depends on its pixels alone, for seeding choices by image."""
-        return self.vision.keys_I[torch.tensor(self.images, device=self.vision.keys_I.device)].to(self.device)
+        return self.vision.keys_I[upload(self.images, self.vision.keys_I.device)].to(self.device)
 
     @cached_property
     def text_BL(self) -> Tensor:
@@ -110,7 +110,7 @@ class Observed:
 
     @cached_property
     def _samples_B(self) -> Tensor:
-        return torch.tensor(self.samples, device=self.device)
+        return upload(self.samples, self.device)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from pruning.families import Family
-from pruning.guards import Call, refuse_video
+from pruning.guards import refuse_video
 from pruning.observed import Observed, Prompt
-from pruning.tokens import Choice, Tokens
+from pruning.state import Call
+from pruning.tokens import Choice, Tokens, upload
 from pruning.vision import Vision
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def prompt_tokens(call: Call, family: Family, embeddings_BLD: Tensor, kwargs: di
         kwargs: what the language model is called with.
 
     Raises:
-        ValueError: the prompt has video placeholders.
+        ValueError: the prompt has video placeholders, or image placeholders without images.
     """
     batch, length, _ = embeddings_BLD.shape
     device = embeddings_BLD.device
@@ -39,6 +40,8 @@ def prompt_tokens(call: Call, family: Family, embeddings_BLD: Tensor, kwargs: di
     video_BL = torch.zeros_like(mask_BL) if call.video_BL is None else call.video_BL.to(device)
     visual, total, video = torch.stack([visual_BL.sum(1), mask_BL.sum(1), video_BL.sum(1)]).tolist()
     refuse_video(sum(video))
+    if sum(visual) and not call.images:
+        _mismatch(f"{sum(visual)} image placeholders but no image")
     numbers_BL = (visual_BL.cumsum(dim=1) - 1).masked_fill(~visual_BL, -1)
     positions = kwargs.get("position_ids")
     if positions is None:
@@ -93,7 +96,7 @@ def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt:
         ValueError: the method asks for more tokens than an image has, or placeholders and images do not match.
     """
     if not vision.has_run:
-        _mismatch("image placeholders, but no pixel_values went through the vision tower")
+        raise ValueError("the method looks at images, but none was encoded inside its context: pass pixel_values there")
     samples = _first_copies(prompt, copies)
     tokens = samples.tokens
     images = vision.images
@@ -109,8 +112,8 @@ def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt:
     numbers_BS, hidden_BSD = tokens.numbers_BS, samples.embeddings_BLD
     for (size, _), group in groups.items():
         rows = [places[number][0] for number in group]
-        rows_G1 = torch.tensor(rows, device=keep_BS.device)[:, None]
-        starts_G1 = torch.tensor([places[number][1] for number in group], device=keep_BS.device)[:, None]
+        rows_G1 = upload(rows, keep_BS.device)[:, None]
+        starts_G1 = upload([places[number][1] for number in group], keep_BS.device)[:, None]
         slots_GN = slots_BM[rows_G1, starts_G1 + torch.arange(size, device=keep_BS.device)]
         selected = method.select(Observed(family, vision, samples, group, rows, slots_GN))
         if isinstance(selected, Tensor):
@@ -120,12 +123,12 @@ def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt:
             slots_GT = slots_GN.gather(1, kept_GK)
             hidden_BSD = hidden_BSD.index_put((rows_G1, slots_GT), selected.tokens_BTD.to(hidden_BSD.dtype))
             # Merged tokens are numbered after all visual tokens of the sample.
-            total_G1 = torch.tensor([tokens.visual[row] for row in rows], device=keep_BS.device)[:, None]
+            total_G1 = upload([tokens.visual[row] for row in rows], keep_BS.device)[:, None]
             originals_GT = selected.numbers_BT + starts_G1
             merged_GT = total_G1 + starts_G1 + torch.arange(kept_GK.shape[1], device=keep_BS.device)
             numbers_GT = torch.where(selected.numbers_BT >= 0, originals_GT, merged_GT)
             numbers_BS = numbers_BS.index_put((rows_G1, slots_GT), numbers_GT)
-        keep_BS = keep_BS.index_put((rows_G1, slots_GN.gather(1, kept_GK)), torch.tensor(True, device=keep_BS.device))
+        keep_BS = keep_BS.index_put((rows_G1, slots_GN.gather(1, kept_GK)), keep_BS.new_ones(()))
         for row in rows:
             visual[row] += kept_GK.shape[1]
 

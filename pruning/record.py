@@ -36,9 +36,9 @@ class Record:
         number of visual tokens on.
         """
         rows = len(self._layers[0].visual) if self._layers else 0
-        distinct = {id(tokens): tokens.numbers_BS.cpu() for tokens in self._layers}
-        split = {key: [numbers_S[numbers_S >= 0] for numbers_S in numbers_BS] for key, numbers_BS in distinct.items()}
-        return [[split[id(tokens)][row] for tokens in self._layers] for row in range(0, rows, self._copies)]
+        numbers = {tokens: tokens.numbers_BS.cpu() for tokens in self._layers}
+        split = {tokens: [row_S[row_S >= 0] for row_S in numbers_BS] for tokens, numbers_BS in numbers.items()}
+        return [[split[tokens][row] for tokens in self._layers] for row in range(0, rows, self._copies)]
 
     @property
     def seconds(self) -> float:

@@ -30,7 +30,7 @@ class Choice:
     numbers_BS: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokens:
     """The tokens that enter a run of decoder layers, left-padded.
 
@@ -110,3 +110,9 @@ class Tokens:
 def take_tokens(values_BSD: Tensor, order_BT: Tensor) -> Tensor:
     """Rows of `[B, S, D]` at the places `[B, T]`: `[B, T, D]`."""
     return values_BSD.gather(1, order_BT[..., None].expand(-1, -1, values_BSD.shape[-1]))
+
+
+def upload(values: Sequence[int], device: torch.device) -> Tensor:
+    """int64 `[len(values)]` on the device, without waiting for the work queued there."""
+    values_N = torch.tensor(values, dtype=torch.long)
+    return values_N.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values_N.to(device)

@@ -104,6 +104,28 @@ FAMILIES = {
 }
 
 
+def take_row(inputs: dict[str, Tensor], prompts: tuple[int, ...], row: int) -> dict[str, Tensor]:
+    """The inputs of one row of a batch alone, without its padding."""
+    real = inputs["attention_mask"][row].bool()
+    alone = {
+        name: inputs[name][row : row + 1, real]
+        for name in ("input_ids", "attention_mask", "mm_token_type_ids")
+        if name in inputs
+    }
+    first, images = sum(prompts[:row]), prompts[row]
+    if images == 0:
+        return alone
+    start, count = first, images
+    if "image_grid_thw" in inputs:
+        patches = inputs["image_grid_thw"].prod(dim=1)
+        start, count = int(patches[:first].sum()), int(patches[first : first + images].sum())
+    alone["pixel_values"] = inputs["pixel_values"][start : start + count]
+    for name in ("image_sizes", "image_grid_thw"):
+        if name in inputs:
+            alone[name] = inputs[name][first : first + images]
+    return alone
+
+
 def _tiny_qwen(config_class, model_class, vision: dict, prompts: tuple[int, ...], options: dict) -> Built:
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
     config = config_class(

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from pruning.base import KeepPerImage
 from pruning.budget import Sizes
 from pruning.observed import Observed
+from pruning.tokens import upload
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Grid(KeepPerImage):
             kept = _spread(self.keep, seen.num_visual)
         else:
             kept = _lattice(self.keep, *seen.grid)
-        return torch.tensor(kept, device=seen.device).expand(seen.num_images, -1)
+        return upload(kept, seen.device).expand(seen.num_images, -1)
 
     def choosing_flops(self, sizes: Sizes) -> int:
         return 0

@@ -44,10 +44,10 @@ class VisPruner(KeepPerImage):
         return torch.cat([ranked_BN[:, :important], diverse], dim=1).sort(dim=1).values
 
     def choosing_flops(self, sizes: Sizes) -> int:
-        # One [CLS] row over all heads, then the similarities of the tokens that are not important.
-        attention = 2 * sizes.vision_tokens * sizes.vision_width
-        rest = sizes.visual_tokens - int(self.keep * self.important_ratio)
-        similarity = (
-            0 if self.keep in (sizes.visual_tokens, sizes.visual_tokens - rest) else 2 * rest**2 * sizes.vision_width
-        )
-        return attention + similarity
+        # One row of [CLS]; in towers without it (whose tokens are as many, or merged evenly) the rows of all tokens.
+        rows = sizes.vision_tokens if sizes.vision_tokens % sizes.visual_tokens == 0 else 1
+        attention = 2 * rows * sizes.vision_tokens * sizes.vision_width
+        important = int(self.keep * self.important_ratio)
+        rest = sizes.visual_tokens - important
+        compares = self.keep - important not in (0, rest)
+        return attention + (2 * rest**2 * sizes.vision_width if compares else 0)

@@ -1,0 +1,88 @@
+"""Pruning equals the unpruned model in which the same tokens are hidden: logits, greedy tokens, samples and beams."""
+
+from functools import cache
+
+import pytest
+import torch
+
+import pruning
+from pruning.methods.random import Random
+from tests.pruning import flash_like
+from tests.pruning.masking import hidden, visible
+from tests.tiny_models import FAMILIES
+
+flash_like.register()
+ATTENTION = ["sdpa", "eager", flash_like.NAME]
+NEW = {"max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True}
+
+
+class RandomInPlace(Random):
+    """Random tokens at their original positions."""
+
+    positions = "original"
+
+
+METHODS = {
+    "before, re-packed": pruning.make("vispruner", keep=5),
+    "before, original": RandomInPlace(keep=5),
+    "inside, once": pruning.make("fastv", k=2, r=0.6),
+    "inside, every layer": pruning.make("sequential_prune", k=1, r=0.8, step=20),
+}
+
+
+@cache
+def build(family: str, prompts: tuple[int, ...], attention: str):
+    return FAMILIES[family](prompts, attention={"text_config": attention, "vision_config": "sdpa"})
+
+
+def compare(family: str, method, prompts: tuple[int, ...], attention: str, beams: int = 1, **options):
+    """Generate with the method, then with the oracle; both must give the same."""
+    model, inputs = build(family, prompts, attention)
+    oracle, _ = build(family, prompts, "eager")
+    torch.manual_seed(3)
+    with method(model) as record:
+        pruned = model.generate(**inputs, **NEW, num_beams=beams, **options)
+    assert all(tokens[-1] < tokens[0] or tokens[0] in (0, 5, 10) for tokens in record.visual_tokens)
+    if method.positions == "repacked" and not family.startswith("qwen"):
+        positions = visible(inputs, record, 0).cumsum(dim=1) - 1
+        inputs = {**inputs, "position_ids": positions.clamp(min=0)}
+    torch.manual_seed(3)
+    with hidden(oracle, inputs, record, beams):
+        expected = oracle.generate(**inputs, **NEW, num_beams=beams, **options)
+    torch.testing.assert_close(torch.stack(pruned.logits), torch.stack(expected.logits), atol=2e-5, rtol=0)
+    assert pruned.sequences.tolist() == expected.sequences.tolist()
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_batch_with_one_no_and_two_images(family, name, attention):
+    compare(family, METHODS[name], (1, 0, 2), attention, do_sample=False)
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_greedy_single_prompt(family, name, attention):
+    compare(family, METHODS[name], (1,), attention, do_sample=False)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_beams(family, name):
+    compare(family, METHODS[name], (2, 1), "sdpa", beams=3, do_sample=False)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_sampling(name):
+    compare("llava", METHODS[name], (1, 2), "sdpa", do_sample=True)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_without_cache_decodes_as_with_it(name):
+    model, inputs = build("llava", (1, 2), "sdpa")
+    with METHODS[name](model):
+        cached = model.generate(**inputs, **NEW, do_sample=False)
+        uncached = model.generate(**inputs, **NEW, do_sample=False, use_cache=False)
+    torch.testing.assert_close(torch.stack(cached.logits), torch.stack(uncached.logits), atol=2e-5, rtol=0)
+    assert cached.sequences.tolist() == uncached.sequences.tolist()
