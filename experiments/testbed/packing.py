@@ -14,25 +14,31 @@ from experiments.testbed.questions import TYPES, Question, balanced, caption
 from experiments.testbed.scenes import Scene
 from experiments.testbed.vocabulary import WORD_ID
 
-QUESTION_TOKENS = 13  # "is the red circle left of the blue square ?" ASSISTANT: answer </s>
+QUESTION_TOKENS = 14  # "is the red circle left or right of the blue square ?" ASSISTANT: answer
 CAPTION_TOKENS = 52
 IGNORED = -100
+# Comparing and counting are learned last by far.
+SHARES = {"existence": 0.08, "attribute": 0.1, "relation": 0.4, "counting": 0.28, "reading": 0.08, "small_object": 0.06}
 PROMPT_HEAD = (WORD_ID["<s>"], WORD_ID["USER:"])
 
 
 @dataclass(frozen=True)
 class Packed:
-    """`tokens`, `labels` int64 [B, T]: the blocks of each scene in turn; a label is the token that follows."""
+    """`tokens`, `labels` int64 [B, T]: the blocks of each scene in turn; a label is the token that follows.
+
+    `types` int64 [B, Q] says of which type each question is, as its index in `TYPES`.
+    """
 
     tokens: Tensor
     labels: Tensor
+    types: Tensor
 
 
 def _block(question: Question, length: int) -> tuple[list[int], list[int]]:
     asked = [WORD_ID[word] for word in question.text.split()] + [WORD_ID["ASSISTANT:"]]
     answer = [WORD_ID[word] for word in question.answer.split()] + [WORD_ID["</s>"]]
-    tokens = asked + answer
-    labels = [IGNORED] * (len(asked) - 1) + answer + [IGNORED]
+    tokens = asked + answer[:-1]
+    labels = [IGNORED] * (len(asked) - 1) + answer
     if len(tokens) > length:
         raise ValueError(f"{question.text!r} with its answer takes {len(tokens)} tokens; a block has {length}.")
     spare = length - len(tokens)
@@ -40,21 +46,25 @@ def _block(question: Question, length: int) -> tuple[list[int], list[int]]:
 
 
 def draw_questions(scene: Scene, count: int, rng: np.random.Generator) -> list[Question]:
-    """`count` questions, types in turn among those the scene can answer, answers balanced within a type."""
-    askable = [found for ask in TYPES.values() if (found := ask(scene))]
-    offset = int(rng.integers(len(askable)))
-    return [balanced(askable[(offset + i) % len(askable)], rng) for i in range(count)]
+    """`count` questions, types drawn by SHARES among those the scene can answer, answers balanced within a type."""
+    askable = {name: found for name, ask in TYPES.items() if (found := ask(scene))}
+    shares = np.array([SHARES[name] for name in askable])
+    drawn = rng.choice(list(askable), size=count, p=shares / shares.sum())
+    return [balanced(askable[name], rng) for name in drawn]
 
 
 def pack(scenes: list[Scene], count: int, rng: np.random.Generator) -> Packed:
     """Blocks of `count` questions and one caption for each scene; all scenes get the same layout."""
-    tokens, labels = [], []
+    index = {name: i for i, name in enumerate(TYPES)}
+    tokens, labels, types = [], [], []
     for scene in scenes:
-        blocks = [_block(question, QUESTION_TOKENS) for question in draw_questions(scene, count, rng)]
+        questions = draw_questions(scene, count, rng)
+        types.append([index[question.type] for question in questions])
+        blocks = [_block(question, QUESTION_TOKENS) for question in questions]
         blocks.append(_block(caption(scene), CAPTION_TOKENS))
         tokens.append([token for block in blocks for token in block[0]])
         labels.append([label for block in blocks for label in block[1]])
-    return Packed(torch.tensor(tokens), torch.tensor(labels))
+    return Packed(torch.tensor(tokens), torch.tensor(labels), torch.tensor(types))
 
 
 def offsets(count: int) -> Tensor:

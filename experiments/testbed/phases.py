@@ -16,6 +16,7 @@ from transformers import LlavaForConditionalGeneration
 
 from experiments.testbed import packing
 from experiments.testbed.descriptions import GROUPS, NOTHING, describe, embed, stack
+from experiments.testbed.questions import TYPES
 from experiments.testbed.scenes import CHARACTERS, COLOURS, SHAPES, Scene, render, sample_scene
 from experiments.testbed.vocabulary import BACKGROUND, GRID, WORD_ID, build_processor
 
@@ -50,7 +51,7 @@ def _described(scenes: list[Scene]) -> Batch:
 
 def _packed(scenes: list[Scene], count: int, rng: np.random.Generator) -> Batch:
     packed = packing.pack(scenes, count, rng)
-    return {"tokens": packed.tokens, "labels": packed.labels}
+    return {"tokens": packed.tokens, "labels": packed.labels, "types": packed.types}
 
 
 def choose_patches(foreground_BN: Tensor, centre_BN: Tensor, count: int) -> Tensor:
@@ -88,7 +89,16 @@ def answer_loss(
     logits = model.lm_head(hidden[:, 2 + kept :][answered]).float()
     labels = batch["labels"][answered]
     loss = functional.cross_entropy(logits, labels)
-    return loss, {"answer_tokens_right": (logits.argmax(-1) == labels).float().mean()}
+    wrong = torch.zeros_like(batch["labels"], dtype=torch.bool).masked_scatter(answered, logits.argmax(-1) != labels)
+    return loss, right_by_type(wrong, batch["types"])
+
+
+def right_by_type(wrong_BT: Tensor, types_BQ: Tensor) -> Measures:
+    """Share of the questions of each type, and of the captions, whose every answer token is right."""
+    questions = types_BQ.shape[1] * packing.QUESTION_TOKENS
+    right = ~wrong_BT[:, :questions].unflatten(1, (-1, packing.QUESTION_TOKENS)).any(-1)
+    measures = {name: right[types_BQ == i].float().mean() for i, name in enumerate(TYPES)}
+    return measures | {"caption": (~wrong_BT[:, questions:].any(-1)).float().mean()}
 
 
 @dataclass

@@ -6,6 +6,7 @@ counting, reading characters (TextVQA) and small object (V*). Captions are free-
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -59,19 +60,14 @@ def attribute(scene: Scene) -> list[Question]:
 
 
 def relation(scene: Scene) -> list[Question]:
-    """Is one object left of, right of, above or below another, where their centres are clearly apart on that axis."""
+    """On which side of another object is one, where their centres are clearly apart on that axis."""
     found = []
-    for one in scene.items:
-        for other in scene.items:
-            for word, distance in (
-                ("left of", other.x - one.x),
-                ("right of", one.x - other.x),
-                ("above", other.y - one.y),
-                ("below", one.y - other.y),
-            ):
-                if one is not other and abs(distance) >= RELATION_MARGIN:
-                    text = f"is the {_named(one)} {word} the {_named(other)} ?"
-                    found.append(Question("relation", text, "yes" if distance > 0 else "no", _boxes([one, other])))
+    for one, other in permutations(scene.items, 2):
+        for low, high, distance in (("left", "right", one.x - other.x), ("above", "below", one.y - other.y)):
+            if abs(distance) >= RELATION_MARGIN:
+                sides = f"{low} or {high} of" if low == "left" else f"{low} or {high}"
+                text = f"is the {_named(one)} {sides} the {_named(other)} ?"
+                found.append(Question("relation", text, high if distance > 0 else low, _boxes([one, other])))
     return found
 
 

@@ -32,7 +32,7 @@ OTHER_WORDS = (
     "image",
     "and",
     "in",
-    "this",
+    "or",
     "picture",
     "yes",
     "no",
