@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from experiments.parameters import load_parameters
 from experiments.testbed.questions import TYPES, Question, caption
-from experiments.testbed.scenes import Scene, render, sample_scene
+from experiments.testbed.scenes import COLOURS, Scene, render, sample_scene
 
 FOLDER = Path("data/scenes")
 SCENES = {"evaluation": 300, "validation": 60}
@@ -57,7 +57,9 @@ def draw(split: str, count: int, seed: int) -> Dataset:
         while progress.n < count:
             scene = sample_scene(rng)
             askable = [ask(scene) for ask in TYPES.values()]
-            if not all(askable):
+            # A scene has one dot and so one question about it: its colour is balanced by choosing the scene.
+            often = asked["small_object", scene.dot.colour] > progress.n // len(COLOURS)
+            if often or not all(askable):
                 continue
             questions = [rarest(found, asked, rng) for found in askable]
             asked.update((question.type, question.answer) for question in questions)

@@ -48,7 +48,7 @@ def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForCondi
     for phase, schedule in (
         (Words(model), Schedule(steps["words"], rate=1e-3, matrix_rate=0.02)),
         (Vision(model), Schedule(steps["vision"], rate=1.5e-3, matrix_rate=0.02)),
-        (Joint(model), Schedule(steps["joint"], rate=5e-4, matrix_rate=0.01)),
+        (Joint(model), Schedule(steps["joint"], rate=3e-4, matrix_rate=0.004)),
     ):
         logs.append(run_phase(phase, schedule, seed, device, folder))
     return model, pd.concat(logs, ignore_index=True)

@@ -62,10 +62,19 @@ def _save(path: Path, state: dict[str, object]) -> None:
     os.replace(path.with_suffix(".part"), path)
 
 
-def run_phase(phase: Phase, schedule: Schedule, seed: int, device: torch.device, folder: Path) -> pd.DataFrame:
+def run_phase(
+    phase: Phase,
+    schedule: Schedule,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+    workers: int = 1,
+    compiled: bool = True,
+) -> pd.DataFrame:
     """Train one phase, or finish it where an earlier run stopped; returns its log, one row each LOG_EVERY steps.
 
-    The trained parameters are changed in place. `folder` holds the phase's checkpoint.
+    The trained parameters are changed in place. `folder` holds the phase's checkpoint. Batches are drawn in a worker
+    process and the loss is compiled, unless a short run is better off without.
     """
     trained = phase.parameters()
     optimizers = _optimizers(phase, schedule)
@@ -81,8 +90,8 @@ def run_phase(phase: Phase, schedule: Schedule, seed: int, device: torch.device,
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         first, log = saved["step"], saved["log"]
-    batches = DataLoader(_Drawn(phase, seed, first, schedule.steps), batch_size=None, num_workers=1, prefetch_factor=4)
-    loss_of = torch.compile(phase.loss)
+    batches = DataLoader(_Drawn(phase, seed, first, schedule.steps), batch_size=None, num_workers=workers)
+    loss_of = torch.compile(phase.loss) if compiled else phase.loss
     torch.manual_seed(seed + first)
     recent: list[dict[str, float]] = []
     progress = tqdm(batches, desc=phase.name, initial=first, total=schedule.steps, mininterval=5)
