@@ -167,8 +167,7 @@ def test_points_and_intervals_are_those_of_the_csv(results):
     expected = table[(table["type"] == "all") & (table["method"] == "vispruner")].sort_values("flops")
     colour = style.look("vispruner").colour
     line = next(line for line in axes.lines if line.get_color() == colour and len(line.get_xdata()) == 6)
-    np.testing.assert_allclose(line.get_xdata(), expected["flops"])
-    np.testing.assert_allclose(line.get_ydata(), 100 * expected["accuracy"])
+    np.testing.assert_allclose(line.get_xydata(), np.stack([expected["flops"], 100 * expected["accuracy"]], axis=1))
     ends = [bar.get_segments() for bar in axes.collections if len(bar.get_segments()) == 6]
     lows = [[segment[0][1] for segment in segments] for segments in ends]
     assert any(np.allclose(low, 100 * expected["ci_low"]) for low in lows)
