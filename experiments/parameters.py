@@ -105,7 +105,7 @@ class Parameters(Section):
 
     model: str
     scenes: Scenes
-    train: Train | None = None
+    train: Train
     capture_attention: CaptureAttention
     evaluate: Evaluate
     accuracy: Accuracy
