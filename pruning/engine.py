@@ -234,7 +234,7 @@ class Engine:
             else:
                 rotary, _ = self._rotary_and_mask(tokens, index, hidden_BSD, kwargs)
                 previous = None if watch is None else watch.projections
-                seen = ObservedLayer(self.family, index, hidden_BSD, tokens, state.prompt, previous, rotary)
+                seen = ObservedLayer(self.family, index, hidden_BSD, tokens, state.prompt, state.full, previous, rotary)
                 choice = inside.choose(seen, state.counts[index])
                 if state.copies > 1:  # beams of a sample keep the same tokens, whatever the last bits of their scores
                     keep_BS = choice.keep_BS[:: state.copies].repeat_interleave(state.copies, dim=0)

@@ -122,6 +122,7 @@ class ObservedLayer:
         hidden_BSD: its input.
         tokens: which tokens these are.
         prompt: the prompt as it entered the language model.
+        full: the tokens of the prompt before anything left.
         previous: projections of layer `layer - 1`, None in front of layer 0.
         rotary: cos and sin `[B, S, d]` that the layer is about to apply.
     """
@@ -131,6 +132,7 @@ class ObservedLayer:
     hidden_BSD: Tensor
     tokens: Tokens
     prompt: Prompt
+    full: Tokens
     previous: Projections | None
     rotary: tuple[Tensor, Tensor]
 
