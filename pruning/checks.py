@@ -2,6 +2,8 @@
 
 import math
 import numbers
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 
@@ -30,3 +32,12 @@ def percentage(name: str, value: Any) -> None:
     real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if not real or not 0 < value <= 100:
         raise ValueError(f"{name} must be a number in (0, 100], not {value!r}")
+
+
+def ascending_layers(name: str, value: Any, *, minimum: int = 1) -> None:
+    """Raise ValueError unless `value` is a list of ascending whole numbers of at least `minimum`."""
+    whole = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+    for layer in value if whole else []:
+        whole_number(f"every entry of {name}", layer, minimum=minimum)
+    if not whole or any(later <= earlier for earlier, later in pairwise(value)):
+        raise ValueError(f"{name} must list at least one layer, in ascending order, not {value!r}")

@@ -4,16 +4,21 @@ from dataclasses import fields
 from typing import Any
 
 from pruning.base import Method
+from pruning.methods.dart import DART
 from pruning.methods.fastv import FastV
 from pruning.methods.full import Full
 from pruning.methods.grid import Grid
 from pruning.methods.oracle import Oracle
+from pruning.methods.pyramiddrop import PyramidDrop
 from pruning.methods.random import Random
 from pruning.methods.sequential_prune import SequentialPrune
+from pruning.methods.sparsevlm import SparseVLM
 from pruning.methods.vispruner import VisPruner
+from pruning.methods.vtw import VTW
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Full, Random, Grid, Oracle, VisPruner, SequentialPrune, FastV)
+    method.name: method
+    for method in (Full, Random, Grid, Oracle, VisPruner, SequentialPrune, FastV, PyramidDrop, VTW, DART, SparseVLM)
 }
 
 

@@ -29,8 +29,39 @@ def fastv(params: Case, variant: str, mode: str) -> Method:
     return pruning.make("fastv", k=params["K"], r=params["R"], rounding=variant, mode=mode)
 
 
+def pyramiddrop(params: Case, variant: str, mode: str) -> Method:
+    return pruning.make("pyramiddrop", layers=params["layers"], ratios=params["ratios"], mode=mode)
+
+
+def sparsevlm(params: Case, variant: str, mode: str) -> Method:
+    return pruning.make("sparsevlm", version=variant, layers=params["layers"], table=params["table"], mode=mode)
+
+
+def dart(params: Case, variant: str, mode: str) -> Method:
+    return pruning.make(
+        "dart",
+        k=params["K"],
+        max_tokens=params["max_tokens"],
+        visual_pivots=params["image_pivots"],
+        text_pivots=params["text_pivots"],
+        order=variant,
+        mode=mode,
+    )
+
+
+def vtw(params: Case, variant: str, mode: str) -> Method:
+    return pruning.make("vtw", k=params["k"], mode=mode)
+
+
 # Parameters, variant and greedy mode of a case -> the method.
-METHODS: dict[str, Callable[[Case, str, str], Method]] = {"sequential_prune": sequential_prune, "fastv": fastv}
+METHODS: dict[str, Callable[[Case, str, str], Method]] = {
+    "sequential_prune": sequential_prune,
+    "fastv": fastv,
+    "pyramiddrop": pyramiddrop,
+    "sparsevlm": sparsevlm,
+    "dart": dart,
+    "vtw": vtw,
+}
 
 
 def run(folder: Path) -> Iterator[Outcome]:
