@@ -13,16 +13,20 @@ from tests.tiny_models import IMAGE
 
 
 @contextmanager
-def hidden(model: PreTrainedModel, inputs: dict[str, Tensor], record: Record, beams: int = 1) -> Iterator[None]:
+def hidden(
+    model: PreTrainedModel, inputs: dict[str, Tensor], record: Record, beams: int = 1, decode_from: int | None = None
+) -> Iterator[None]:
     """Hide from every layer the visual tokens that the record says do not enter it.
 
-    Nothing is removed: the model, in eager attention, sees the full prompt.
+    Nothing is removed: the model, in eager attention, sees the full prompt. With `decode_from`, decoding sees in every
+    layer what enters that one.
     """
     assert model.config.text_config._attn_implementation == "eager"
     layers = model.model.language_model.layers
     handles = []
     for index, layer in enumerate(layers):
-        hook = partial(_hide, index, visible(inputs, record, index).repeat_interleave(beams, dim=0))
+        shown = [visible(inputs, record, index), visible(inputs, record, index if decode_from is None else decode_from)]
+        hook = partial(_hide, index, *(visible_BL.repeat_interleave(beams, dim=0) for visible_BL in shown))
         handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
     try:
         yield
@@ -41,10 +45,11 @@ def visible(inputs: dict[str, Tensor], record: Record, layer: int) -> Tensor:
     return visible_BL
 
 
-def _hide(index: int, visible_BL: Tensor, module, args, kwargs):
+def _hide(index: int, prefill_BL: Tensor, decode_BL: Tensor, module, args, kwargs):
     batch, length = args[0].shape[:2]
     cache = kwargs.get("past_key_values")
     past = 0 if cache is None else cache.get_seq_length(index)
+    visible_BL = decode_BL if past else prefill_BL
     visible_BK = torch.nn.functional.pad(visible_BL, (0, past + length - visible_BL.shape[1]), value=True)
     places = torch.arange(past + length)
     query = places[past:, None]
