@@ -30,7 +30,7 @@ class Preset:
     """One model and how the experiments run it.
 
     Attributes:
-        source: id on the Hugging Face hub, or a folder relative to the repository.
+        source: id on the Hugging Face hub, or the absolute path of a folder.
         dtype: precision on a GPU ("auto": as saved); on a CPU it is always float32, which is what CPUs are fast in.
         attention: attention implementation. The methods work with sdpa, eager and flash_attention_2 alike.
         notes: one line for the reader.
@@ -46,7 +46,7 @@ class Preset:
 # pruning/families.py reads it there.
 PRESETS: dict[str, Preset] = {
     "scenes-llava": Preset(
-        "data/models/scenes-llava", "float32", notes="embedded; 144 visual tokens, 8 decoder layers"
+        str(REPOSITORY / "data/models/scenes-llava"), "float32", notes="embedded; 144 visual tokens, 8 decoder layers"
     ),
     "llava-1.5-7b": Preset("llava-hf/llava-1.5-7b-hf", "float16", notes="576 visual tokens, 32 decoder layers"),
     "llava-1.5-13b": Preset("llava-hf/llava-1.5-13b-hf", "float16", notes="576 visual tokens, 40 decoder layers"),
@@ -94,7 +94,7 @@ def load(name: str, device: str = "auto", attention: str | None = None) -> tuple
             hub out of reach.
     """
     preset = find(name)
-    source = REPOSITORY / preset.source if (REPOSITORY / preset.source).is_dir() else preset.source
+    source = preset.source
     _check_files(name, source)
     where = _device(device)
     try:
@@ -124,15 +124,16 @@ def load(name: str, device: str = "auto", attention: str | None = None) -> tuple
     return model.eval(), processor
 
 
-def _check_files(name: str, source: str | Path) -> None:
+def _check_files(name: str, source: str) -> None:
     """A folder is checked before anything is read: transformers would answer a missing file with a look at the hub."""
-    if not Path(source).is_dir():
-        if str(source).startswith("data/"):
-            raise ModelError(
-                f"model {name}: {REPOSITORY / source} is missing. Restore it with `git checkout -- {source}`."
-            )
+    folder = Path(source)
+    if not folder.is_absolute():
         return
-    names = {path.name for path in Path(source).iterdir()}
+    if not folder.is_dir():
+        raise ModelError(
+            f"model {name}: {folder} is missing. If it is part of the repository: git checkout -- {folder}"
+        )
+    names = {path.name for path in folder.iterdir()}
     if "config.json" not in names:
         raise ModelError(
             f"model {name}: there is no config.json in {source}. Save the model there with save_pretrained."
@@ -183,9 +184,9 @@ def _attention(asked: str, device: torch.device) -> str:
     return "sdpa"
 
 
-def _explain(name: str, source: str | Path, error: Exception) -> str:
+def _explain(name: str, source: str, error: Exception) -> str:
     cause = str(error).strip().partition("\n")[0]
-    if Path(source).is_dir():
+    if Path(source).is_absolute():
         return f"model {name}: {source} cannot be loaded: {cause} Save or download the model and its processor again."
     return (
         f"model {name}: {source} could not be fetched from the Hugging Face hub. Connect to the network (and unset "

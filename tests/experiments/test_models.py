@@ -9,9 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Blip2Config, LlamaConfig
 
-from experiments import models
 from experiments.inputs import build_inputs
-from experiments.models import PRESETS, ModelError, find, load
+from experiments.models import PRESETS, ModelError, Preset, find, load
 from tests.tiny_models import FAMILIES, IMAGE, tiny_llava
 from tests.tiny_processors import save_tiny
 
@@ -139,8 +138,8 @@ def test_hub_out_of_reach(monkeypatch, tmp_path):
 
 
 def test_missing_embedded_model_says_how_to_restore_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "REPOSITORY", tmp_path)
-    with pytest.raises(ModelError, match="scenes-llava is missing. Restore it with `git checkout"):
+    monkeypatch.setitem(PRESETS, "scenes-llava", Preset(str(tmp_path / "scenes-llava")))
+    with pytest.raises(ModelError, match="scenes-llava is missing. If it is part of the repository: git checkout --"):
         load("scenes-llava")
 
 
