@@ -89,6 +89,54 @@ class Observed:
         return self.vision.features_TC[self._index_BN]
 
     @cached_property
+    def cls_features_BC(self) -> Tensor | None:
+        """Features of [CLS] in that layer (of the base crop); None where the tower has none."""
+        cls_IC = self.vision.cls_IC
+        return None if cls_IC is None else cls_IC[upload(self.images, cls_IC.device)]
+
+    @cached_property
+    def head_keys_BNC(self) -> Tensor:
+        """Attention keys in that layer, the mean over its heads, before any rotary embedding."""
+        return self.vision.head_keys_TC[self._index_BN]
+
+    @cached_property
+    def wide_attention_BN(self) -> Tensor:
+        """As `cls_attention_BHN`, from the tower's last layer taken as a single head of the entire width.
+
+        In Qwen's towers from the layer of the features, whose attention is not confined to windows.
+        """
+        return self.vision.wide_attention_T[self._index_BN]
+
+    @cached_property
+    def wide_keys_BNC(self) -> Tensor:
+        """Attention keys of the same layer, heads not split, before any rotary embedding."""
+        return self.vision.wide_keys_TC[self._index_BN]
+
+    @cached_property
+    def projects_alone(self) -> bool:
+        """Whether the projector maps `features_BNC` token by token, as in LLaVA.
+
+        Qwen's merger takes patches in fours, and some LLaVA models join the features of several layers.
+        """
+        return isinstance(getattr(self.family.model.config, "vision_feature_layer", None), int)
+
+    @cached_property
+    def mergeable_BNC(self) -> Tensor:
+        """What merging methods average: the features where they can be projected afterwards, else `projected_BND`."""
+        return self.features_BNC if self.projects_alone else self.projected_BND
+
+    def project(self, merged_BTC: Tensor) -> Tensor:
+        """Averages of `mergeable_BNC` in the width and dtype of the language model."""
+        if self.projects_alone:
+            merged_BTC = self.family.projector(merged_BTC.to(self.features_BNC.dtype))
+        return merged_BTC.to(self.projected_BND.dtype)
+
+    @cached_property
+    def repacks(self) -> bool:
+        """Whether surviving tokens are numbered anew; with mRoPE they keep their positions."""
+        return not self.family.mrope
+
+    @cached_property
     def projected_BND(self) -> Tensor:
         """The visual tokens as the language model gets them."""
         return self.prompt.embeddings_BLD[self._samples_B[:, None], self.slots_BN]

@@ -1,6 +1,7 @@
 """The vision towers of the supported families: where attention, features and layout are caught."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, wraps
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_window_index
 
-from pruning.observe import Watch, received_attention
+from pruning.observe import Projections, Watch, received_attention
 from pruning.vision import Image, Vision, pixel_keys, raster_cells
 
 NEWLINE = -1.0
@@ -25,6 +26,7 @@ class PatchVision(Vision):
         self.keeps_cls = keeps_cls and self.has_cls
         block = tower.encoder.layers[layer]
         self.watch = Watch(block.self_attn)
+        self.last_watch = Watch(tower.encoder.layers[-1].self_attn)
         self.output_BSC: Tensor | None = None
         self._handles.append(block.register_forward_hook(self._catch_output))
 
@@ -34,11 +36,13 @@ class PatchVision(Vision):
     def forget(self) -> None:
         super().forget()
         self.watch.forget()
+        self.last_watch.forget()
         self.output_BSC = None
 
     def remove(self) -> None:
         super().remove()
         self.watch.remove()
+        self.last_watch.remove()
 
     @property
     def patches_BNC(self) -> Tensor:
@@ -67,18 +71,47 @@ class PatchVision(Vision):
 
     @cached_property
     def attention_HT(self) -> Tensor:
+        return self._attention(self.watch.projections).transpose(0, 1).flatten(1)
+
+    def _attention(self, projections: Projections) -> Tensor:
         self._refuse_cls_in_prompt()
-        projections = self.watch.projections
         if self.has_cls:
-            rows_BHN = projections.cls_row()
-        else:
-            rows_BHN = received_attention(projections.queries(), projections.keys())
-        return rows_BHN.transpose(0, 1).flatten(1)
+            return projections.cls_row()
+        return received_attention(projections.queries(), projections.keys())
 
     @cached_property
     def features_TC(self) -> Tensor:
         self._refuse_cls_in_prompt()
         return self.patches_BNC.flatten(0, 1)
+
+    @cached_property
+    def cls_IC(self) -> Tensor | None:
+        return self._cls_BC
+
+    @property
+    def _cls_BC(self) -> Tensor | None:
+        """Features of [CLS] of every crop."""
+        if self.output_BSC is None:
+            raise RuntimeError(NOT_RUN)
+        return self.output_BSC[:, 0] if self.has_cls else None
+
+    @cached_property
+    def head_keys_TC(self) -> Tensor:
+        projections = self.watch.projections
+        return self._patches(projections.keys_BSC).unflatten(-1, (-1, projections.head_dim)).mean(dim=1)
+
+    @cached_property
+    def wide_attention_T(self) -> Tensor:
+        projections = self.last_watch.projections
+        return self._attention(replace(projections, head_dim=projections.keys_BSC.shape[-1])).flatten()
+
+    @cached_property
+    def wide_keys_TC(self) -> Tensor:
+        return self._patches(self.last_watch.projections.keys_BSC)
+
+    def _patches(self, values_BSC: Tensor) -> Tensor:
+        """`[crops * N, C]`, without [CLS]."""
+        return (values_BSC[:, 1:] if self.has_cls else values_BSC).flatten(0, 1)
 
     @cached_property
     def keys_I(self) -> Tensor:
@@ -137,6 +170,11 @@ class CropVision(PatchVision):
             cells_N4 = torch.cat([cells_N4, fine_RC4.flatten(0, 1)])
         device = self.patches_BNC.device
         return Image(index_N.to(device), cells_N4.to(device), None)
+
+    @cached_property
+    def cls_IC(self) -> Tensor | None:
+        cls_BC = self._cls_BC
+        return None if cls_BC is None else torch.stack([crops_BC[0] for crops_BC in cls_BC.split(self.crops)])
 
     @cached_property
     def keys_I(self) -> Tensor:
@@ -212,13 +250,20 @@ class MergedVision(Vision):
         )
         return merged_TC[window_index.to(merged_TC.device).argsort()]
 
-    @cached_property
-    def attention_HT(self) -> Tensor:
+    @property
+    def _projections(self) -> Tensor:
+        """Queries, keys and values of all patches, `[patches, 3, heads, d]`, before the rotary embedding."""
         if self.projected is None:
             raise RuntimeError(NOT_RUN)
-        heads = self.tower.config.num_heads
-        queries, keys, _ = self.projected.unflatten(1, (3, heads, -1)).unbind(1)
-        queries, keys = apply_rotary_pos_emb_vision(queries, keys, *self.call["position_embeddings"])
+        return self.projected.unflatten(1, (3, self.tower.config.num_heads, -1))
+
+    @cached_property
+    def attention_HT(self) -> Tensor:
+        queries, keys, _ = self._projections.unbind(1)
+        return self._received(*apply_rotary_pos_emb_vision(queries, keys, *self.call["position_embeddings"]))
+
+    def _received(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Mean attention received from the patches of the same image, `[H, T]`, of `[patches, H, d]` each."""
         bounds = self.call["cu_seqlens"]
         lengths = (bounds[1:] - bounds[:-1]).tolist()
         received = [
@@ -232,6 +277,20 @@ class MergedVision(Vision):
         if self.output is None:
             raise RuntimeError(NOT_RUN)
         return self._in_raster_order(self.output)
+
+    @cached_property
+    def head_keys_TC(self) -> Tensor:
+        return self._in_raster_order(self._projections[:, 1].mean(dim=1))
+
+    # Behind the observed layer windows may follow, whose queries see few of the keys: it stands in for the last one.
+    @cached_property
+    def wide_attention_T(self) -> Tensor:
+        queries, keys, _ = self._projections.flatten(2)[:, :, None].unbind(1)
+        return self._received(queries, keys)[0]
+
+    @cached_property
+    def wide_keys_TC(self) -> Tensor:
+        return self._in_raster_order(self._projections[:, 1].flatten(1))
 
     @cached_property
     def keys_I(self) -> Tensor:

@@ -51,8 +51,9 @@ class Vision:
     def forget(self) -> None:
         """Let go of the latest run."""
         self.pixel_values = None
-        for name in ("images", "attention_HT", "features_TC", "keys_I"):
-            self.__dict__.pop(name, None)
+        for name, value in vars(Vision).items():
+            if isinstance(value, cached_property):
+                self.__dict__.pop(name, None)
 
     def remove(self) -> None:
         """Take the hooks off and let go of the tensors."""
@@ -73,6 +74,26 @@ class Vision:
     @cached_property
     def features_TC(self) -> Tensor:
         """Features of every vision token that go into the projector or merger."""
+        raise NotImplementedError
+
+    @cached_property
+    def cls_IC(self) -> Tensor | None:
+        """Features of [CLS] of every image (of its base crop), from the layer of `features_TC`; None without [CLS]."""
+        return None
+
+    @cached_property
+    def head_keys_TC(self) -> Tensor:
+        """Attention keys of that layer, the mean over its heads, before any rotary embedding."""
+        raise NotImplementedError
+
+    @cached_property
+    def wide_attention_T(self) -> Tensor:
+        """As `attention_HT`, from the tower's last layer taken as a single head of the entire width."""
+        raise NotImplementedError
+
+    @cached_property
+    def wide_keys_TC(self) -> Tensor:
+        """Attention keys of the tower's last layer, heads not split, before any rotary embedding."""
         raise NotImplementedError
 
     @cached_property
