@@ -82,11 +82,14 @@ class Merged:
         tokens_BTD: embeddings in the width of the language model, in the order in which they enter it.
         slots_BT: int64, ascending, places among the N whose positions they take.
         numbers_BT: int64, the visual token each one stands for in the record, or -1 for one made of several.
+        counts: tokens of each image where these differ, else None. An image with fewer than T repeats some of its
+            tokens, slots and numbers.
     """
 
     tokens_BTD: Tensor
     slots_BT: Tensor
     numbers_BT: Tensor
+    counts: Sequence[int] | None = None
 
 
 @dataclass
@@ -99,8 +102,8 @@ class BeforeLLM(Method):
         return self, None
 
     @abstractmethod
-    def count(self, num_visual: int) -> int:
-        """Tokens kept of an image of `num_visual`.
+    def count(self, num_visual: int) -> int | None:
+        """Tokens kept of an image of `num_visual`; None where the image decides.
 
         Raises:
             ValueError: the parameters ask for more than there are.
@@ -111,7 +114,10 @@ class BeforeLLM(Method):
         """The choice for B images of equal size: int64 `[B, count]` indices into the N visual tokens, ascending."""
 
     def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
-        return [self.count(num_visual)] * num_layers
+        count = self.count(num_visual)
+        if count is None:
+            raise ValueError(f"{self.name} decides by the image how many tokens stay: there is no formula")
+        return [count] * num_layers
 
 
 @dataclass

@@ -117,20 +117,19 @@ def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt:
         slots_GN = slots_BM[rows_G1, starts_G1 + torch.arange(size, device=keep_BS.device)]
         selected = method.select(Observed(family, vision, samples, group, rows, slots_GN))
         if isinstance(selected, Tensor):
-            kept_GK = selected
+            kept_GK, counts = selected, None
         else:
-            kept_GK = selected.slots_BT
+            kept_GK, counts = selected.slots_BT, selected.counts
             slots_GT = slots_GN.gather(1, kept_GK)
             hidden_BSD = hidden_BSD.index_put((rows_G1, slots_GT), selected.tokens_BTD.to(hidden_BSD.dtype))
             # Merged tokens are numbered after all visual tokens of the sample.
             total_G1 = upload([tokens.visual[row] for row in rows], keep_BS.device)[:, None]
             originals_GT = selected.numbers_BT + starts_G1
-            merged_GT = total_G1 + starts_G1 + torch.arange(kept_GK.shape[1], device=keep_BS.device)
-            numbers_GT = torch.where(selected.numbers_BT >= 0, originals_GT, merged_GT)
+            numbers_GT = torch.where(selected.numbers_BT >= 0, originals_GT, total_G1 + starts_G1 + kept_GK)
             numbers_BS = numbers_BS.index_put((rows_G1, slots_GT), numbers_GT)
         keep_BS = keep_BS.index_put((rows_G1, slots_GN.gather(1, kept_GK)), keep_BS.new_ones(()))
-        for row in rows:
-            visual[row] += kept_GK.shape[1]
+        for row, count in zip(rows, counts or [kept_GK.shape[1]] * len(rows), strict=True):
+            visual[row] += count
 
     merged = hidden_BSD is not samples.embeddings_BLD
     return Choice(
