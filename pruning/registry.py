@@ -4,21 +4,49 @@ from dataclasses import fields
 from typing import Any
 
 from pruning.base import Method
+from pruning.methods.cdpruner import CDPruner
 from pruning.methods.dart import DART
+from pruning.methods.divprune import DivPrune
+from pruning.methods.fastervlm import FasterVLM
 from pruning.methods.fastv import FastV
 from pruning.methods.full import Full
 from pruning.methods.grid import Grid
 from pruning.methods.oracle import Oracle
+from pruning.methods.pool import Pool
+from pruning.methods.prumerge import PruMerge
+from pruning.methods.prumerge_plus import PruMergePlus
 from pruning.methods.pyramiddrop import PyramidDrop
 from pruning.methods.random import Random
 from pruning.methods.sequential_prune import SequentialPrune
 from pruning.methods.sparsevlm import SparseVLM
+from pruning.methods.tome import ToMe
+from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
 from pruning.methods.vtw import VTW
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (Full, Random, Grid, Oracle, VisPruner, SequentialPrune, FastV, PyramidDrop, VTW, DART, SparseVLM)
+    for method in (
+        Full,
+        Random,
+        Grid,
+        Pool,
+        Oracle,
+        VisPruner,
+        FasterVLM,
+        CDPruner,
+        DivPrune,
+        VisionZip,
+        PruMerge,
+        PruMergePlus,
+        ToMe,
+        SequentialPrune,
+        FastV,
+        PyramidDrop,
+        VTW,
+        DART,
+        SparseVLM,
+    )
 }
 
 

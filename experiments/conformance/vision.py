@@ -12,8 +12,16 @@ import torch
 from torch import Tensor
 
 from experiments.conformance.outcome import Case, MalformedGolden, Outcome, first_difference, read_npz
+from pruning.methods.cdpruner import clip_relevance, conditional_dpp
+from pruning.methods.divprune import DivPrune
+from pruning.methods.fastervlm import FasterVLM
+from pruning.methods.prumerge import PruMerge
+from pruning.methods.prumerge_plus import PruMergePlus
+from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
+from pruning.observe import Projections
 from pruning.observed import Observed
+from pruning.selection import max_min_diversity
 
 TOLERANCE = 1e-9
 
@@ -26,7 +34,13 @@ class Given(Observed):
     def __init__(self, num_visual: int, **arrays: Tensor) -> None:
         batch = next(iter(arrays.values())).shape[0]
         # They take the place of cached properties, which is where those would keep their values too.
-        self.__dict__.update(arrays, slots_BN=torch.arange(num_visual).expand(batch, -1))
+        self.__dict__.update(
+            {"projects_alone": True, "repacks": True, **arrays}, slots_BN=torch.arange(num_visual).expand(batch, -1)
+        )
+
+    def project(self, merged_BTC: Tensor) -> Tensor:
+        """The golden tokens of merging methods are those in front of the projector."""
+        return merged_BTC
 
 
 def vispruner(params: Case, arrays: Case) -> dict[str, Tensor]:
@@ -36,7 +50,63 @@ def vispruner(params: Case, arrays: Case) -> dict[str, Tensor]:
     return {"kept": method.select(seen)}
 
 
-RUNNERS: dict[str, Runner] = {"vispruner": vispruner}
+def fastervlm(params: Case, arrays: Case) -> dict[str, Tensor]:
+    attention = arrays["cls_attention"]
+    return {"kept": FasterVLM(keep=params["keep"]).select(Given(attention.shape[2], cls_attention_BHN=attention))}
+
+
+def divprune(params: Case, arrays: Case) -> dict[str, Tensor]:
+    tokens = arrays["visual_embeds"]
+    method = DivPrune(ratio=params["ratio"])
+    picks = max_min_diversity(tokens, method.count(tokens.shape[1]))
+    return {"kept": method.select(Given(tokens.shape[1], projected_BND=tokens)), "pick_order": picks}
+
+
+def cdpruner(params: Case, arrays: Case) -> dict[str, Tensor]:
+    relevance = clip_relevance(arrays["clip_image_embeds"], arrays["clip_text_embeds"])
+    return {"kept": conditional_dpp(arrays["projected"], relevance, params["keep"])}
+
+
+def visionzip(params: Case, arrays: Case) -> dict[str, Tensor]:
+    method = VisionZip(dominant=params["dominant"], contextual=params["contextual"])
+    hidden = arrays["hidden"]
+    seen = Given(
+        hidden.shape[1] - 1,
+        cls_attention_BHN=arrays["cls_attention"],
+        cls_features_BC=hidden[:, 0],
+        features_BNC=hidden[:, 1:],
+        projected_BND=hidden[:, 1:],
+        head_keys_BNC=arrays["keys"][:, 1:],
+    )
+    merged = method.select(seen)
+    return {"kept": merged.numbers_BT[:, 1 : params["dominant"]], "tokens": merged.tokens_BTD}
+
+
+def prumerge(params: Case, arrays: Case) -> dict[str, Tensor]:
+    method_class = {"prumerge": PruMerge, "prumerge_plus": PruMergePlus}[params["method"]]
+    ratio = None if params["adaptive"] else params["ratio"]
+    hidden, keys = arrays["hidden"], arrays["keys"]
+    one_head = Projections(arrays["queries"], keys, None, head_dim=keys.shape[2])
+    seen = Given(
+        hidden.shape[1] - 1,
+        wide_attention_BN=one_head.cls_row()[:, 0],
+        wide_keys_BNC=keys[:, 1:],
+        features_BNC=hidden[:, 1:],
+    )
+    merged = method_class(ratio=ratio, neighbours=params["neighbours"]).select(seen)
+    index = merged.numbers_BT[:, :-1]
+    return {"token_index": index, "kept": index.sort(dim=1).values, "tokens": merged.tokens_BTD}
+
+
+RUNNERS: dict[str, Runner] = {
+    "vispruner": vispruner,
+    "fastervlm": fastervlm,
+    "cdpruner": cdpruner,
+    "divprune": divprune,
+    "visionzip": visionzip,
+    "prumerge": prumerge,
+    "prumerge_plus": prumerge,
+}
 
 # Shared by all images of a batch, hence never given a batch axis.
 SHARED = {"clip_text_embeds"}

@@ -1,0 +1,370 @@
+"""Methods that choose or merge before the language model, on tiny models and small tensors."""
+
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+import pruning
+from pruning import budget
+from pruning.budget import Sizes
+from pruning.merging import Clusters, soft_matching
+from pruning.methods.cdpruner import clip_relevance, conditional_dpp
+from pruning.methods.pool import pooling_cells
+from pruning.methods.prumerge import merge_neighbours
+from pruning.methods.visionzip import merge_contextual
+from tests.pruning.masking import hidden
+from tests.tiny_models import CLIP, FAMILIES, IMAGE, LAYERS, take_row, tiny_llava, tiny_qwen2_vl
+
+PARAMETERS = {
+    "fastervlm": {"keep": 5},
+    "cdpruner": {"keep": 5},
+    "divprune": {"keep": 5},
+    "visionzip": {"dominant": 3, "contextual": 2},
+    "prumerge": {"keep": 5, "neighbours": 3},
+    "prumerge_plus": {"keep": 5, "neighbours": 3},
+    "tome": {"keep": 5},
+    "pool": {"keep": 5},
+}
+ADAPTIVE = {"prumerge": {"neighbours": 3}, "prumerge_plus": {"neighbours": 3}}
+CHOOSING = ("fastervlm", "cdpruner", "divprune")
+CASES = [*PARAMETERS.items(), *ADAPTIVE.items()]
+CASE_NAMES = [*PARAMETERS, *(f"{name}-adaptive" for name in ADAPTIVE)]
+
+
+@torch.no_grad()
+def run(model, inputs, name, **parameters):
+    """Logits of the last token and the record."""
+    with pruning.make(name, **parameters)(model) as record:
+        return model(**inputs).logits[:, -1], record
+
+
+def hooks(model):
+    return [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("name", "parameters"), CASES, ids=CASE_NAMES)
+def test_batch_equals_singles(family, name, parameters):
+    prompts = (1, 0, 2)
+    model, inputs = FAMILIES[family](prompts)
+    together, record = run(model, inputs, name, **parameters)
+    for row in range(len(prompts)):
+        alone, single = run(model, take_row(inputs, prompts, row), name, **parameters)
+        torch.testing.assert_close(together[row], alone[0], rtol=0, atol=2e-4)
+        assert record.visual_tokens[row] == single.visual_tokens[0]
+        assert record.kept[row][0].tolist() == single.kept[0][0].tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_counts_are_those_of_the_formula_and_hooks_go(family, name):
+    model, inputs = FAMILIES[family]((1,))
+    with torch.no_grad():
+        model(**inputs)
+    before = hooks(model)
+    method = pruning.make(name, **PARAMETERS[name])
+    with method(model) as record, torch.no_grad():
+        tokens = model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    visual = int((inputs["input_ids"] == IMAGE).sum())
+    assert record.visual_tokens == [method.visual_tokens_per_layer(visual, LAYERS)] == [[5] * LAYERS]
+    assert len(set(record.kept[0][0].tolist())) == 5
+    assert tokens.shape[1] == inputs["input_ids"].shape[1] + 2
+    assert hooks(model) == before
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+@torch.no_grad()
+def test_choosing_equals_masking(name):
+    model, inputs = tiny_qwen2_vl((1, 2), attention="eager")
+    pruned, record = run(model, inputs, name, **PARAMETERS[name])
+    with hidden(model, inputs, record):
+        torch.testing.assert_close(pruned, model(**inputs).logits[:, -1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*CHOOSING, "pool", "tome"])
+@torch.no_grad()
+def test_keeping_all_is_the_unmodified_model_bit_for_bit(name):
+    model, inputs = tiny_llava((1, 0, 2))
+    assert torch.equal(run(model, inputs, name, keep=36)[0], model(**inputs).logits[:, -1])
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_budget_is_solved_and_costs_something(name):
+    sizes = Sizes.of(tiny_llava((0,))[0].config, visual_tokens=36, text_tokens=8)
+    method = budget.solve(name, "25%", num_visual=36, num_layers=LAYERS)
+    assert method.visual_tokens_per_layer(36, LAYERS) == [9] * LAYERS
+    assert method.choosing_flops(sizes) > 0
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaptive_merging_has_no_formula(name):
+    model, _ = tiny_llava((0,))
+    method = pruning.make(name)
+    for ask in (
+        lambda: method.visual_tokens_per_layer(36, LAYERS),
+        lambda: method.choosing_flops(Sizes.of(model.config, visual_tokens=36, text_tokens=8)),
+    ):
+        with pytest.raises(ValueError, match="no formula"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("divprune", {"keep": 4, "ratio": 0.1}, "give one of them"),
+        ("divprune", {"ratio": 0}, "ratio must be"),
+        ("visionzip", {"dominant": 4}, "both dominant and contextual"),
+        ("visionzip", {"keep": 4, "dominant": 3, "contextual": 1}, "either keep, or both"),
+        ("visionzip", {"dominant": 0, "contextual": 3}, "dominant must be"),
+        ("prumerge", {"keep": 1}, "keep must be"),
+        ("prumerge", {"keep": 4, "ratio": 0.1}, "give one of them"),
+        ("prumerge_plus", {"neighbours": 0}, "neighbours must be"),
+        ("tome", {"keep": 0}, "keep must be"),
+        ("pool", {"keep": 2.5}, "keep must be"),
+    ],
+)
+def test_bad_parameters(name, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        pruning.make(name, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [(name, {"keep": 37}) for name in PARAMETERS] + [("prumerge", {"ratio": 0.01})]
+)
+def test_parameters_that_do_not_fit_the_image(name, parameters):
+    model, inputs = tiny_llava((1,))
+    with pytest.raises(ValueError, match=r"36"):
+        run(model, inputs, name, **parameters)
+
+
+def test_authors_settings():
+    for keep, split in ((32, (27, 5)), (64, (54, 10)), (128, (108, 20)), (192, (162, 30))):
+        dominant, contextual = split
+        sizes = Sizes.of(tiny_llava((0,))[0].config, visual_tokens=576, text_tokens=8)
+        by_keep, by_split = (
+            pruning.make("visionzip", **parameters).choosing_flops(sizes)
+            for parameters in ({"keep": keep}, {"dominant": dominant, "contextual": contextual})
+        )
+        assert by_keep == by_split
+    counts = [pruning.make("prumerge_plus", ratio=1 / n).count(576) for n in (6, 9, 18, 36)]
+    assert counts == [193, 129, 65, 33]
+    assert [pruning.make("prumerge", ratio=1 / n).count(576) for n in (6, 9, 18, 36)] == [97, 65, 33, 17]
+    for n in (6, 9, 18, 36):
+        by_ratio = pruning.make("prumerge_plus", ratio=1 / n)
+        by_keep = pruning.make("prumerge_plus", keep=by_ratio.count(576))
+        assert by_keep.plan(576)[0] == by_ratio.plan(576)[0]
+        assert list(by_keep.plan(576)[1]) == list(by_ratio.plan(576)[1])
+    assert pruning.make("divprune", ratio=0.105).count(100) == 10  # half to even
+
+
+def test_fastervlm_is_vispruner_with_all_important():
+    model, inputs = tiny_llava((1, 2))
+    _, fast = run(model, inputs, "fastervlm", keep=7)
+    _, vis = run(model, inputs, "vispruner", keep=7, important_ratio=1.0)
+    assert [kept[0].tolist() for kept in fast.kept] == [kept[0].tolist() for kept in vis.kept]
+
+
+def test_cdpruner_follows_the_question():
+    model, inputs = tiny_llava((1,))
+    _, first = run(model, inputs, "cdpruner", keep=6)
+    inputs["input_ids"][0, -4:] = torch.tensor([5, 77, 42, 61])
+    _, second = run(model, inputs, "cdpruner", keep=6)
+    assert first.kept[0][0].tolist() != second.kept[0][0].tolist()
+
+
+def test_cdpruner_with_clip():
+    model, inputs = tiny_llava((1, 1))
+    text = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "eos_token_id": 49}
+    torch.manual_seed(3)
+    clip = CLIPModel(CLIPConfig(text_config={**text, "num_attention_heads": 2}, vision_config=CLIP, projection_dim=8))
+    clip = clip.eval()
+    inputs["pixel_values"][1] = inputs["pixel_values"][0]
+    questions = [torch.tensor([[48, 3, 4, 49]]), torch.tensor([[48, 30, 21, 49], [48, 7, 8, 49]])]
+    _, record = run(model, inputs, "cdpruner", keep=6, clip=clip, questions=questions)
+    assert record.kept[0][0].tolist() != record.kept[1][0].tolist()
+    with pytest.raises(ValueError, match="questions has fewer samples"):
+        run(model, inputs, "cdpruner", keep=6, clip=clip, questions=questions[:1])
+
+    with torch.no_grad():
+        features = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
+        patches = clip.visual_projection(clip.vision_model.post_layernorm(features))
+        texts = [clip.get_text_features(ids).pooler_output for ids in questions]
+        tokens = model.model.multi_modal_projector(features)
+    relevance = torch.stack([clip_relevance(one, text) for one, text in zip(patches, texts, strict=True)])
+    for row, kept in enumerate(conditional_dpp(tokens, relevance, 6)):
+        assert record.kept[row][0].tolist() == kept.tolist()
+
+
+def test_relevance_decides_where_tokens_are_equally_diverse():
+    relevance = torch.tensor([[0.1, 0.9, 0.5, 0.8], [0.3, 0.3, 0.3, 0.3]])
+    kept = conditional_dpp(torch.eye(4).expand(2, -1, -1), relevance, 2)
+    assert kept.tolist() == [[1, 3], [0, 1]]
+
+
+def test_contextual_tokens_add_the_mean_of_what_joins():
+    features = torch.arange(6.0)[None, :, None]
+    # Token 2 is dominant; of 0, 1, 3, 4, 5 the targets are 0 and 3, and the keys say who joins whom.
+    keys = torch.tensor([[[1.0, 0], [1, 0.1], [9, 9], [0, 1], [0.1, 1], [0.2, 1]]])
+    targets, merged = merge_contextual(features, keys, torch.tensor([[2]]), 2)
+    assert targets.tolist() == [[0, 3]]
+    assert merged[0, :, 0].tolist() == [0 + 1, 3 + (4 + 5) / 2]
+    targets, merged = merge_contextual(features, keys[:, [0] * 6], torch.tensor([[2]]), 2)
+    assert merged[0, 1, 0] == 3  # nothing joins: equal keys go to the first target
+
+
+def test_kept_tokens_add_their_neighbours_and_the_rest_is_one_token():
+    features = torch.tensor([[[1.0], [10.0], [100.0], [1000.0]]])
+    keys = torch.tensor([[[1.0, 0], [1, 0.1], [0, 1], [0.3, 1]]])
+    attention = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    kept, counts = torch.tensor([[3, 1]]), torch.tensor([[2]])
+    merged = merge_neighbours(features, keys, attention, kept, counts, neighbours=1)
+    torch.testing.assert_close(merged[0, :, 0], torch.tensor([1000 + 30.0, 10 + 0.1, 0.1 + 30]))
+    ragged = merge_neighbours(features, keys, attention, kept, torch.tensor([[1]]), neighbours=1)
+    torch.testing.assert_close(ragged[0, :, 0], torch.tensor([1030.0, 32.1, 32.1]))
+
+
+def test_adaptive_counts_follow_the_outliers():
+    attention = torch.full((2, 40), 0.01) + torch.arange(40) * 1e-5
+    attention[0, [5, 9]] = torch.tensor([0.2, 0.3])
+    order, counts = pruning.make("prumerge").order(attention)
+    assert counts.tolist() == [[2], [1]]  # without an outlier the highest stays
+    assert order[0, :2].tolist() == [9, 5] and order[1, 0] == 39
+    order, counts = pruning.make("prumerge_plus").order(attention)
+    # A share of 1/20 has step 6: 0, 6, ..., 36, besides the outliers; 1/40 has step 13.
+    assert order[0, : counts[0]].tolist() == [9, 5, *range(0, 39, 6)]
+    assert order[1, : counts[1]].tolist() == [39, 0, 13, 26]
+
+
+def test_fixed_plus_takes_no_token_twice():
+    attention = torch.zeros(1, 36)
+    method = pruning.make("prumerge_plus", ratio=1 / 9)
+    spaced = list(range(4, 35, 9))
+    attention[0, spaced] = 1.0
+    order, counts = method.order(attention)
+    assert counts.tolist() == [[8]] and order[0, :8].tolist() == [0, 1, 2, 3, *spaced]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 24), (6, 4), (1, 30), (5, 7)])
+def test_pooling_cells_are_as_many_as_asked_and_of_nearly_one_size(rows, columns):
+    for keep in range(1, rows * columns + 1, 3):
+        cells, middles = pooling_cells(keep, rows, columns)
+        assert sorted(set(cells)) == list(range(keep)) and middles == sorted(middles)
+        assert [cells[middle] for middle in middles] == list(range(keep))
+    cells, _ = pooling_cells(64, 24, 24)
+    assert {cells.count(cell) for cell in range(64)} == {9}
+
+
+@torch.no_grad()
+def test_pool_averages_a_cell():
+    model, inputs = tiny_llava((1,))
+    seen = {}
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(lambda _, args: seen.update(hidden=args[0]))
+    model(**inputs)
+    full = seen["hidden"]
+    start = int((inputs["input_ids"][0] == IMAGE).nonzero()[0])
+    run(model, inputs, "pool", keep=9)
+    hook.remove()
+    grid = full[0, start : start + 36].view(3, 2, 3, 2, -1)
+    torch.testing.assert_close(seen["hidden"][0, start : start + 9], grid.mean(dim=(1, 3)).flatten(0, 1))
+
+
+def test_soft_matching_by_hand():
+    # Even tokens 0, 2, 4; odd 1, 3, 5. Token 4 is most like 1, token 0 next like 5, token 2 like none.
+    keys = torch.tensor([[[1.0, 0.2, 0], [0, 1, 0], [0.3, 0.3, 0.9], [0, 0, 1], [0, 1, 0.01], [1, 0, 0]]])
+    values = torch.tensor([[[6.0], [1.0], [2.0], [3.0], [4.0], [5.0]]])
+    matching = soft_matching(keys, 2)
+    merged, sizes = matching.merge(values, torch.tensor([[3.0, 1, 1, 1, 1, 1]]))
+    assert sizes.tolist() == [[1, 2, 1, 4]]
+    assert merged[0, :, 0].tolist() == [2, (1 + 4) / 2, 3, (5 + 3 * 6) / 4]
+    assert matching.follow(torch.arange(6)[None]).tolist() == [[3, 1, 0, 2, 1, 3]]
+    cls_stays = soft_matching(keys, 2, cls=True).follow(torch.arange(6)[None])[0]
+    assert cls_stays[0] == 0 and (cls_stays == 0).sum() == 1
+
+
+@pytest.mark.parametrize("left", [1, 2, 7, 36])
+def test_repeated_merging_keeps_the_weighted_mean(left):
+    values, keys = torch.randn(2, 37, 5, dtype=torch.float64), torch.randn(2, 37, 4, dtype=torch.float64)
+    clusters = Clusters(values, cls=True)
+    merged, _ = clusters.merge(values, keys, 36 - left)
+    assert merged.shape == (2, left + 1, 5) and clusters.owners_BN.amax() == left
+    for row in range(2):
+        for cluster in range(left + 1):
+            members = values[row, clusters.owners_BN[row] == cluster]
+            assert clusters.sizes_BS[row, cluster] == len(members)
+            torch.testing.assert_close(merged[row, cluster], members.mean(dim=0))
+        assert (clusters.owners_BN[row] == 0).sum() == 1 and torch.equal(merged[row, 0], values[row, 0])
+
+
+@torch.no_grad()
+def tome_by_hand(tower, pixels, keep):
+    """A second, direct writing of the paper: a loop over images, layers and tokens."""
+    layers = tower.encoder.layers[:-1]
+    outputs = []
+    for pixel in pixels:
+        x = tower.pre_layrnorm(tower.embeddings(pixel[None]))[0]
+        groups = [[index] for index in range(len(x))]
+        total = len(x) - 1 - keep
+        for number, layer in enumerate(layers):
+            attention, normed = layer.self_attn, layer.layer_norm1(x)
+            q, k, v = (
+                projection(normed).view(len(x), -1, attention.head_dim).transpose(0, 1)
+                for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            size = torch.tensor([float(len(group)) for group in groups])
+            weights = (q @ k.mT * attention.head_dim**-0.5 + size.log()).softmax(dim=-1)
+            x = x + attention.out_proj((weights @ v).transpose(0, 1).flatten(1))
+            metric = torch.nn.functional.normalize(k.mean(dim=0), dim=-1)
+            candidates = []
+            for even in range(2, len(x), 2):
+                alike = metric[even] @ metric[1::2].T
+                candidates.append((-alike.max().item(), even, 2 * int(alike.argmax()) + 1))
+            merges = (number + 1) * total // len(layers) - number * total // len(layers)
+            joins = {even: odd for _, even, odd in sorted(candidates)[:merges]}
+            new, new_groups = [], []
+            for index in [i for i in range(0, len(x), 2) if i not in joins] + list(range(1, len(x), 2)):
+                parts = [index] + [even for even, odd in joins.items() if odd == index]
+                new.append((x[parts] * size[parts, None]).sum(dim=0) / size[parts].sum())
+                new_groups.append([token for part in parts for token in groups[part]])
+            x, groups = torch.stack(new), new_groups
+            x = x + layer.mlp(layer.layer_norm2(x))
+        order = sorted(range(1, len(x)), key=lambda index: min(groups[index]))
+        outputs.append((x[order], [min(groups[index]) - 1 for index in order]))
+    return outputs
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@torch.no_grad()
+def test_tome_merges_inside_the_tower(attention):
+    model, inputs = tiny_llava((1, 1), attention=attention)
+    seen = {}
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(lambda _, args: seen.update(hidden=args[0]))
+    model(**inputs)  # leaves the hooks that record hidden states: ours must come before them
+    with pruning.make("tome", keep=14)(model) as record:
+        model(**inputs)
+    hook.remove()
+    for row, (tokens, first) in enumerate(tome_by_hand(model.model.vision_tower, inputs["pixel_values"], 14)):
+        start = int((inputs["input_ids"][row] == IMAGE).nonzero()[0])
+        got = seen["hidden"][row, start : start + 14]
+        torch.testing.assert_close(got, model.model.multi_modal_projector(tokens), rtol=1e-4, atol=1e-4)
+        singles = [number for number in record.kept[row][0].tolist() if number < 36]
+        assert set(singles) <= set(first)
+
+
+@pytest.mark.parametrize("name", ["visionzip", "prumerge", "tome", "pool"])
+@torch.no_grad()
+def test_merged_tokens_keep_positions_with_three_axes(name):
+    model, inputs = tiny_qwen2_vl((1,))
+    caught = {}
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(
+        lambda _, args, kw: caught.update(kw), with_kwargs=True
+    )
+    model(**inputs)
+    full = caught["position_embeddings"][0]
+    run(model, inputs, name, **PARAMETERS[name])
+    hook.remove()
+    cos = caught["position_embeddings"][0]
+    assert cos.shape[1] == full.shape[1] - 24 + 5
+    same = (cos[0][:, None] == full[0]).all(dim=-1).float()
+    assert same.any(dim=1).all()
+    places = same.argmax(dim=1)
+    assert torch.equal(places, places.sort().values)
