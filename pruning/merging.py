@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 from pruning.base import Merged
 from pruning.observed import Observed
 from pruning.selection import rank
+from pruning.tokens import upload
 
 
 def in_prompt(
@@ -37,7 +38,7 @@ def in_prompt(
         return Merged(tokens_BTD, slots_BT, numbers_BT.gather(1, order_BT), counts)
     slots_BT = torch.arange(places_BT.shape[1], device=places_BT.device).expand_as(places_BT)
     if counts is not None:
-        slots_BT = slots_BT.minimum(torch.tensor(counts, device=slots_BT.device)[:, None] - 1)
+        slots_BT = slots_BT.minimum(upload(counts, slots_BT.device)[:, None] - 1)
     return Merged(tokens_BTD, slots_BT, numbers_BT, counts)
 
 

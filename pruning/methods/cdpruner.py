@@ -70,7 +70,7 @@ class CDPruner(KeepPerImage):
         similarity = 2 * count**2 * sizes.hidden
         picking = 2 * count * keep * (keep - 1) // 2
         if self.clip is None:
-            return similarity + picking + 2 * count * sizes.hidden
+            return similarity + picking + 2 * (sizes.text_tokens + 2 * count) * sizes.hidden
         text, width = self.clip.config.text_config, self.clip.config.projection_dim
         # The question is taken as one full segment: its length is the caller's.
         length = text.max_position_embeddings
@@ -89,7 +89,7 @@ def text_relevance(seen: Observed) -> Tensor:
     """Cosine `[B, N]` of the projected tokens and the mean embedding of their prompt's text."""
     weights_BL = wide(seen.text_BL.to(seen.text_embeddings_BLD.dtype))
     mean_B1D = weights_BL[:, None] @ wide(seen.text_embeddings_BLD)  # the sum: a cosine does not see its length
-    return (normalize(wide(seen.projected_BND), dim=-1) * normalize(mean_B1D, dim=-1)).sum(dim=-1)
+    return (normalize(mean_B1D, dim=-1) @ normalize(wide(seen.projected_BND), dim=-1).mT)[:, 0]
 
 
 def conditional_dpp(tokens_BND: Tensor, relevance_BN: Tensor, keep: int) -> Tensor:

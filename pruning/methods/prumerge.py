@@ -164,7 +164,7 @@ def merge_neighbours(
 def _outliers(attention_BN: Tensor) -> Tensor:
     """Tokens to keep of every image, int64 `[B, 1]`: those above the third quartile by 1.5 interquartile ranges."""
     attention_BN = attention_BN.float()
-    low_B1, high_B1 = attention_BN.quantile(torch.tensor([0.25, 0.75], device=attention_BN.device), 1, keepdim=True)
+    low_B1, high_B1 = (attention_BN.quantile(share, dim=1, keepdim=True) for share in (0.25, 0.75))
     outliers_B1 = (attention_BN > high_B1 + 1.5 * (high_B1 - low_B1)).sum(dim=1, keepdim=True)
     return outliers_B1.clamp(min=1)
 

@@ -16,6 +16,7 @@ from pruning.families import family_of
 from pruning.merging import Clusters, in_prompt, most_merges, pick_rows
 from pruning.observed import Observed
 from pruning.record import Record
+from pruning.tokens import upload
 from pruning.tower_merging import TowerMerging
 
 
@@ -76,13 +77,14 @@ class ToMe(KeepPerImage):
         return in_prompt(seen, tokens_BTD, first_BT, torch.where(single_BT, first_BT, -1))
 
     def choosing_flops(self, sizes: Sizes) -> int:
-        rounds, flops = max(1, sizes.vision_layers - 1), 0
-        surplus, tokens = sizes.visual_tokens - self.keep, sizes.visual_tokens
+        cls = costs.has_cls(sizes)
+        rounds, flops = sizes.vision_layers - cls, 0
+        surplus, tokens = sizes.visual_tokens - self.keep, sizes.visual_tokens + cls
         width = costs.mergeable_width(sizes) + sizes.vision_width // sizes.vision_heads
         for done in range(rounds):
             merges = (done + 1) * surplus // rounds - done * surplus // rounds
             while merges > 0:
-                now = min(merges, most_merges(tokens))
+                now = min(merges, most_merges(tokens, cls=cls))
                 comparing = (tokens - tokens // 2) * (tokens // 2) * (sizes.vision_width // sizes.vision_heads)
                 flops += 2 * (comparing + now * (tokens // 2) * width)
                 tokens, merges = tokens - now, merges - now
@@ -97,4 +99,4 @@ class InTower(ToMe):
 
     def select(self, seen: Observed) -> Tensor | Merged:
         owners_BN = self.merging.owners_BN
-        return self.in_raster_order(seen, owners_BN[torch.tensor(seen.images, device=owners_BN.device)], None)
+        return self.in_raster_order(seen, owners_BN[upload(seen.images, owners_BN.device)], None)

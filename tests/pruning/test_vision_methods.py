@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch.nn.functional import normalize
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPModel
 
 import pruning
@@ -96,6 +98,33 @@ def test_budget_is_solved_and_costs_something(name):
     assert method.choosing_flops(sizes) > 0
 
 
+@pytest.mark.parametrize(("family", "name"), [*(("llava", name) for name in PARAMETERS), ("qwen2_vl", "tome")])
+@torch.no_grad()
+def test_choosing_flops_equal_the_counter(family, name, monkeypatch):
+    model, inputs = FAMILIES[family]((1,))
+    counts = []
+
+    def counted(choice):
+        def count(*args):
+            with FlopCounterMode(display=False) as counter:
+                result = choice(*args)
+            counts.append(counter.get_total_flops())
+            return result
+
+        return count
+
+    method = pruning.make(name, **PARAMETERS[name])
+    if name == "tome":  # it merges in the tower; projecting merged tokens is the model's own work
+        monkeypatch.setattr(Clusters, "merge", lambda self, *args, merge=Clusters.merge: counted(merge)(self, *args))
+    else:
+        method.select = counted(method.select)
+    with method(model):
+        model(**inputs)
+    visual = int((inputs["input_ids"] == IMAGE).sum())
+    sizes = Sizes.of(model.config, visual_tokens=visual, text_tokens=inputs["input_ids"].shape[1] - visual)
+    assert method.choosing_flops(sizes) == pytest.approx(sum(counts), rel=0.01)
+
+
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_adaptive_merging_has_no_formula(name):
     model, _ = tiny_llava((0,))
@@ -135,6 +164,91 @@ def test_parameters_that_do_not_fit_the_image(name, parameters):
     model, inputs = tiny_llava((1,))
     with pytest.raises(ValueError, match=r"36"):
         run(model, inputs, name, **parameters)
+
+
+@torch.no_grad()
+def vision_states(model, inputs):
+    """Features of layer L-2 with [CLS], and what goes into the attention of layers L-2 and L-1."""
+    tower = model.model.vision_tower
+    states = tower(inputs["pixel_values"], output_hidden_states=True).hidden_states
+    layers = tower.encoder.layers
+    return states[-2], layers[-2].layer_norm1(states[-3]), layers[-1].layer_norm1(states[-2])
+
+
+def entering(model, inputs, name, **parameters):
+    """What enters the language model in place of the image of every row: `[B, T, D]`, and the record."""
+    seen = {}
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(lambda _, args: seen.update(hidden=args[0]))
+    _, record = run(model, inputs, name, **parameters)
+    hook.remove()
+    start = int((inputs["input_ids"][0] == IMAGE).nonzero()[0])
+    return seen["hidden"][:, start : start + record.visual_tokens[0][0]], record
+
+
+@pytest.mark.parametrize("contextual", [0, 2])
+@torch.no_grad()
+def test_visionzip_on_a_model(contextual):
+    model, inputs = tiny_llava((1,))
+    tokens, record = entering(model, inputs, "visionzip", dominant=4, contextual=contextual)
+    features, attended, _ = vision_states(model, inputs)
+    attention = model.model.vision_tower.encoder.layers[-2].self_attn
+    q, k = (part(attended)[0].view(37, 2, 8).transpose(0, 1) for part in (attention.q_proj, attention.k_proj))
+    scores = (q[:, :1] @ k.mT * 8**-0.5).softmax(dim=-1)[:, 0, 1:].sum(dim=0)
+    dominant = scores.topk(3).indices.sort().values
+    expected = [features[0, :1], features[0, 1:][dominant]]
+    rest = torch.tensor([index for index in range(36) if index not in dominant.tolist()])
+    keys = normalize(k.mean(dim=0)[1:], dim=-1)
+    targets = rest[:: len(rest) // 2][:2] if contextual else rest[:0]
+    others = torch.tensor([index for index in rest.tolist() if index not in targets.tolist()])
+    for number, target in enumerate(targets):
+        joined = others[(keys[others] @ keys[targets].T).argmax(dim=1) == number]
+        expected.append((features[0, 1:][target] + features[0, 1:][joined].mean(dim=0))[None])
+    torch.testing.assert_close(tokens[0], model.model.multi_modal_projector(torch.cat(expected)), rtol=1e-4, atol=1e-4)
+    numbers = record.kept[0][0]
+    assert numbers[1:4].tolist() == dominant.tolist() and (numbers >= 36).sum() == 1 + contextual
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+@torch.no_grad()
+def test_prumerge_on_a_model(name):
+    model, inputs = tiny_llava((1,))
+    tokens, record = entering(model, inputs, name, keep=7, neighbours=3)
+    features, _, attended = vision_states(model, inputs)
+    attention = model.model.vision_tower.encoder.layers[-1].self_attn
+    q, k = attention.q_proj(attended)[0], attention.k_proj(attended)[0]
+    weights = (q[:1] @ k.T * 16**-0.5).softmax(dim=-1)[0, 1:]
+    spaced = [6, 18, 30] if name == "prumerge_plus" else []
+    free = torch.tensor([index for index in range(36) if index not in spaced])
+    kept = free[weights[free].topk(6 - len(spaced)).indices].tolist() + spaced
+    keys, patches = normalize(k[1:], dim=-1), features[0, 1:]
+    expected = []
+    for index in kept:
+        near = [other for other in (keys @ keys[index]).argsort(descending=True).tolist() if other != index][:3]
+        expected.append(patches[index] + sum(patches[other] * weights[other] for other in near))
+    dropped = [index for index in range(36) if index not in kept]
+    expected.append(sum(patches[index] * weights[index] for index in dropped))
+    torch.testing.assert_close(
+        tokens[0], model.model.multi_modal_projector(torch.stack(expected)), rtol=1e-4, atol=1e-4
+    )
+    assert record.kept[0][0][:-1].tolist() == kept and record.kept[0][0][-1] >= 36
+
+
+def test_adaptive_counts_differ_within_a_batch():
+    model, inputs = tiny_llava((1, 1, 1, 1))
+    inputs["pixel_values"] *= torch.tensor([0.1, 1, 3, 10]).view(-1, 1, 1, 1)
+    _, record = run(model, inputs, "prumerge_plus")
+    counts = [counts[0] for counts in record.visual_tokens]
+    assert len(set(counts)) > 1 and [len(kept[0]) for kept in record.kept] == counts
+
+
+def test_visionzip_takes_cls_of_the_base_crop():
+    model, inputs = FAMILIES["llava_next"]((1,))
+    tokens, _ = entering(model, inputs, "visionzip", dominant=1, contextual=0)
+    with torch.no_grad():
+        crops = inputs["pixel_values"][0]
+        states = model.model.vision_tower(crops, output_hidden_states=True).hidden_states[-2]
+        expected = model.model.multi_modal_projector(states[0, :1])
+    torch.testing.assert_close(tokens[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_authors_settings():
@@ -313,7 +427,7 @@ def tome_by_hand(tower, pixels, keep):
             size = torch.tensor([float(len(group)) for group in groups])
             weights = (q @ k.mT * attention.head_dim**-0.5 + size.log()).softmax(dim=-1)
             x = x + attention.out_proj((weights @ v).transpose(0, 1).flatten(1))
-            metric = torch.nn.functional.normalize(k.mean(dim=0), dim=-1)
+            metric = normalize(k.mean(dim=0), dim=-1)
             candidates = []
             for even in range(2, len(x), 2):
                 alike = metric[even] @ metric[1::2].T
