@@ -13,7 +13,6 @@ Preprocessed images and prompts are shared by the budgets of a run; the vision t
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,13 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from analysis import flops
-from experiments import answers, benchmarks, cells, images, inputs, models
+from experiments import answers, benchmarks, cells, images, inputs, models, processors
 from experiments.answers import Batch
 from experiments.parameters import Evaluate, load_parameters
+from experiments.predictions import PREDICTIONS, budgets_of
 from pruning import registry
 from pruning.budget import InfeasibleBudget, solve
 
-PREDICTIONS = Path("results/predictions")
 PARTS = Path("results/parts")
 SCHEMA = pa.schema(
     [
@@ -51,7 +50,7 @@ SCHEMA = pa.schema(
     ]
 )
 # What a cell's outcome depends on besides the method and pruning/.
-CODE = (answers, benchmarks, flops, images, inputs, sys.modules[__name__])
+CODE = (answers, benchmarks, flops, images, inputs, processors, sys.modules[__name__])
 
 
 def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
@@ -93,11 +92,6 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
     predictions = pa.concat_tables([SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in tables)])
     cells.write_table(PREDICTIONS / f"{name}.parquet", predictions)
     cells.write_text(PREDICTIONS / f"{name}.json", json.dumps(described, indent=1) + "\n")
-
-
-def budgets_of(name: str, budgets: Iterable[float]) -> list[float]:
-    """The budgets a method is run at: 1.0 stands for the unpruned model, which no other method repeats."""
-    return [budget for budget in budgets if (budget == 1.0) == (name == "full")]
 
 
 def run_cell(

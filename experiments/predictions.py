@@ -1,15 +1,21 @@
-"""What `experiments.evaluate` wrote, read back in the order of params.yaml."""
+"""Where `experiments.evaluate` writes its predictions, and how they are read back in the order of params.yaml."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 
-from experiments.evaluate import PREDICTIONS, budgets_of
 from experiments.parameters import Evaluate
+
+PREDICTIONS = Path("results/predictions")
+
+
+def budgets_of(name: str, budgets: Iterable[float]) -> list[float]:
+    """The budgets a method is run at: 1.0 stands for the unpruned model, which no other method repeats."""
+    return [budget for budget in budgets if (budget == 1.0) == (name == "full")]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,223 @@
+"""dvc.yaml: what re-runs when something changes, on real DVC in a temporary repository with a tiny model."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.experiments import workspace
+
+ROOT = Path(__file__).parents[2]
+DVC = Path(sys.executable).with_name("dvc")
+CODE = ("pruning", "analysis", "experiments")
+# They name and check things, but decide nothing that a stage writes.
+NAMES_ONLY = {
+    "experiments/parameters.py",
+    "experiments/figures.py",
+    "experiments/cells.py",
+    "experiments/__init__.py",
+    "analysis/__init__.py",
+    "analysis/figures/__init__.py",
+    "pruning/__init__.py",
+    "pruning/registry.py",
+    "pruning/methods/__init__.py",
+}
+# Modules that a stage imports for a path or a column's name alone.
+CONSTANTS = {"attention_statistics": "experiments/capture_attention.py", "tables": "experiments/accuracy.py"}
+
+
+def pipeline() -> dict[str, Any]:
+    """dvc.yaml's stages, those for each method or figure with a name in place of ${key} and ${item}."""
+    stages = {}
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        if "foreach" not in stage:
+            stages[name] = stage
+            continue
+        items = parameters["evaluate"]["methods"] if name == "evaluate" else parameters[name]
+        for item in items:
+            text = yaml.safe_dump(stage["do"]).replace("${key}", item).replace("${item}", item)
+            stages[f"{name}@{item}"] = yaml.safe_load(text)
+    return stages
+
+
+def imported(file: str) -> Iterator[str]:
+    """The project's modules that a file imports, as paths."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            path = name.replace(".", "/")
+            for candidate in (f"{path}.py", f"{path}/__init__.py"):
+                if name.split(".")[0] in CODE and (ROOT / candidate).exists():
+                    yield candidate
+
+
+def needed(file: str, left_out: set[str]) -> set[str]:
+    """What a file imports, directly or not, except through what is left out."""
+    found, waiting = set(), [file]
+    while waiting:
+        current = waiting.pop()
+        if current not in found and current not in left_out:
+            found.add(current)
+            waiting += imported(current)
+    return found
+
+
+@pytest.mark.parametrize("name", pipeline())
+def test_a_stage_depends_on_every_module_it_imports(name: str) -> None:
+    stage = pipeline()[name]
+    module, *arguments = stage["cmd"].removeprefix("python -m ").split()
+    roots = {module.replace(".", "/") + ".py"}
+    if name.startswith("evaluate@"):
+        roots.add(f"pruning/methods/{arguments[0]}.py")
+    if name.startswith("figures@"):
+        roots.add(f"analysis/figures/{arguments[0]}.py")
+    left_out = (NAMES_ONLY | {CONSTANTS.get(name.split("@")[0], "")}) - roots
+    modules = set().union(*(needed(root, left_out) for root in roots))
+    listed = stage["deps"]
+    missing = [path for path in modules if not any(Path(path).is_relative_to(dependency) for dependency in listed)]
+    assert not missing, f"stage {name} of dvc.yaml imports {sorted(missing)} but does not list them under deps"
+
+
+def test_every_path_in_the_pipeline_is_code_or_another_stage_s_output() -> None:
+    stages = pipeline()
+    outputs = [next(iter(out)) if isinstance(out, dict) else out for s in stages.values() for out in outs_of(s)]
+    for name, stage in stages.items():
+        for path in stage["deps"]:
+            is_output = any(Path(out).is_relative_to(path) or Path(path).is_relative_to(out) for out in outputs)
+            assert is_output or (ROOT / path).exists(), f"stage {name} depends on {path}, which nothing makes"
+
+
+def outs_of(stage: dict[str, Any]) -> list[Any]:
+    return [*stage.get("outs", []), *stage.get("metrics", [])]
+
+
+class Repository:
+    """A temporary clone's worth of code with DVC."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = (
+            os.environ
+            | {
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+                "DVC_NO_ANALYTICS": "1",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            }
+            | {
+                f"GIT_{role}_{field}": "tests@localhost"
+                for role in ("AUTHOR", "COMMITTER")
+                for field in ("NAME", "EMAIL")
+            }
+        )
+
+    def run(self, *command: str | Path) -> str:
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, text=True, capture_output=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def dvc(self, *arguments: str) -> str:
+        return self.run(DVC, *arguments)
+
+    def changed(self) -> set[str]:
+        """Stages that the next `dvc repro` would run."""
+        return set(json.loads(self.dvc("status", "--json")))
+
+    def edit(self, file: str) -> None:
+        path = self.folder / file
+        path.write_text(path.read_text() + "\n# edited\n")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Three methods on a model that is not the default: evaluated, counted and tabulated by `dvc repro tables`."""
+    folder = workspace.make(tmp_path_factory.mktemp("repository"), budgets=[1.0, 0.5])
+    for name in CODE:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    repository = Repository(folder)
+    repository.run("git", "init", "-q")
+    repository.dvc("init", "-q")
+    # What the stages before would have made; the embedded model is not the one that is evaluated.
+    shutil.copy(folder / "data/scenes/evaluation.parquet", folder / "data/scenes/validation.parquet")
+    shutil.copytree(folder / "tiny", folder / "data/models/scenes-llava")
+    (folder / "results").mkdir()
+    (folder / "results/training.csv").write_text("phase,step\n")
+    repository.dvc("commit", "-q", "--force", "scenes", "train")
+    repository.dvc("repro", "-q", "tables")
+    repository.run("git", "add", "-A")
+    repository.run("git", "commit", "-q", "-m", "evaluated")
+    return repository
+
+
+@pytest.fixture
+def clean(repository: Repository) -> Iterator[Repository]:
+    yield repository
+    repository.run("git", "checkout", "-q", ".")
+
+
+def test_another_model_goes_through_the_same_stages(clean: Repository) -> None:
+    lines = (clean.folder / "results/tables/accuracy.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:5]] == ["full", "random", "fastv"]
+    assert "of tiny on scenes, n = 8" in lines[-1]
+    assert set(json.loads(clean.dvc("metrics", "show", "--json"))[""]["data"]["results/metrics.json"]["data"]) == {
+        "full", "random", "fastv",
+    }  # fmt: skip
+    clean.dvc("plots", "show", "-o", "plots")
+    assert "Accuracy against the share" in (clean.folder / "plots/index.html").read_text()
+
+
+def test_small_results_are_for_git_and_predictions_for_the_cache(clean: Repository) -> None:
+    tracked = clean.run("git", "ls-files", "results").split()
+    assert {"results/accuracy.csv", "results/flops.csv", "results/metrics.json"} < set(tracked)
+    assert not [path for path in tracked if "predictions" in path or "parts" in path]
+
+
+def test_a_second_run_does_nothing(clean: Repository) -> None:
+    assert "Running stage" not in clean.dvc("repro", "tables")
+
+
+def test_a_method_s_parameter_concerns_its_own_evaluation_only(clean: Repository) -> None:
+    parameters = yaml.safe_load((clean.folder / "params.yaml").read_text())
+    parameters["evaluate"]["methods"]["fastv"]["k"] = 1
+    workspace.write_parameters(clean.folder, parameters)
+    changed = clean.changed()
+    assert {name for name in changed if name.startswith("evaluate@")} == {"evaluate@fastv"}
+    assert {"flops", "accuracy"} < changed
+
+
+@pytest.mark.parametrize(
+    ("file", "evaluations"),
+    [
+        ("pruning/methods/fastv.py", {"evaluate@fastv"}),
+        ("pruning/methods/vispruner.py", set()),
+        ("pruning/engine.py", {"evaluate@full", "evaluate@random", "evaluate@fastv"}),
+        ("analysis/figures/accuracy_against_budget.py", set()),
+        ("analysis/significance.py", set()),
+        ("experiments/tables.py", set()),
+    ],
+)
+def test_an_edit_concerns_what_imports_it_only(clean: Repository, file: str, evaluations: set[str]) -> None:
+    clean.edit(file)
+    assert {name for name in clean.changed() if name.startswith("evaluate@")} == evaluations
+
+
+def test_an_experiment_changes_a_parameter_for_one_run(clean: Repository) -> None:
+    clean.dvc("exp", "run", "-q", "-S", "evaluate.budgets=[1.0, 0.25]", "evaluate@random")
+    cells = json.loads((clean.folder / "results/predictions/random.json").read_text())
+    assert [cell["budget"] for cell in cells] == [0.25]

@@ -1,0 +1,58 @@
+"""A folder like the repository's, with a tiny model and a few questions, that the stages run in."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from datasets import Dataset, Features, List, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from tests.tiny_models import tiny_llava
+from tests.tiny_processors import save_tiny
+
+COMMITTED = Path(__file__).parents[2] / "params.yaml"
+QUESTIONS = ("what colour is the circle ?", "is the circle red and the circle blue ?", "red ?")
+TYPES = ("attribute", "counting", "caption")
+METHODS = {"full": {}, "random": {"seed": 0}, "fastv": {"k": 2, "rounding": "round"}}
+
+
+def make(folder: Path, questions: int = 12, **evaluate: Any) -> Path:
+    """Write params.yaml, data/scenes/evaluation.parquet and the model `tiny`; `evaluate` changes its parameters."""
+    write_benchmark(folder / "data/scenes/evaluation.parquet", questions)
+    save_tiny(tiny_llava()[0], folder / "tiny")
+    parameters = yaml.safe_load(COMMITTED.read_text())
+    parameters["model"] = "tiny"
+    parameters["evaluate"] |= {"questions": 0, "batch_size": 4, "max_new_tokens": 3, "budgets": [1.0, 0.5, 0.25]}
+    parameters["evaluate"] |= {"methods": METHODS} | evaluate
+    write_parameters(folder, parameters)
+    return folder
+
+
+def write_parameters(folder: Path, parameters: dict[str, Any]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+
+
+def write_benchmark(path: Path, questions: int) -> None:
+    """Questions of the three `TYPES` in turn, each about an image of its own."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(questions):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(buffer, "PNG")
+        rows.append(
+            {
+                "id": f"q{number:03d}",
+                "image": {"bytes": buffer.getvalue(), "path": None},
+                "question": QUESTIONS[number % 3],
+                "answer": "yes",
+                "type": TYPES[number % 3],
+                "boxes": [[0.0, 0.0, 0.5, 0.33]],
+            }
+        )
+    text = {name: Value("string") for name in ("id", "question", "answer", "type")}
+    features = Features({**text, "image": ImageFeature(), "boxes": List(List(Value("float32")))})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Dataset.from_list(rows, features=features).to_parquet(path)
