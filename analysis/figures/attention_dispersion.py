@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -9,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from analysis.figures import style
 
 INPUTS = ("attention_dispersion.csv",)
+_BINS = 50
 _NOTHING = 1e-12  # an empty bin, far below a logarithmic axis
 
 
@@ -22,10 +24,13 @@ def draw(results: Path) -> Figure:
     figure = style.new_figure(style.COLUMN_WIDTH, 3.9)
     upper, lower = figure.subplots(2, 1)
     for score, look in style.SCORES.items():
-        for axes, curve in ((upper, "cdf"), (lower, "density")):
-            rows = dispersion[(dispersion["score"] == score) & (dispersion["curve"] == curve)].sort_values("x")
-            values = rows["y"].clip(lower=_NOTHING)
-            axes.plot(rows["x"], values, color=look.colour, linestyle=look.line, label=look.label)
+        here = dispersion[dispersion["score"] == score].sort_values("x")
+        cdf, density = (here[here["curve"] == curve] for curve in ("cdf", "density"))
+        lines = {"color": look.colour, "linestyle": look.line, "label": look.label}
+        upper.plot([0, *cdf["x"]], [0, *cdf["y"]], **lines)
+        # Fewer bins than the CSV file has: far from zero, most of its bins hold one value or none.
+        coarse = density.groupby(np.arange(len(density)) * _BINS // len(density))[["x", "y"]].mean()
+        lower.plot(coarse["x"], coarse["y"].clip(lower=_NOTHING), **lines)
     upper.plot([0, 1], [0, 1], color="#4d4d4d", linestyle=":", linewidth=0.8, label="Uniform")
     upper.set_xlabel("Visual tokens, highest attention first")
     upper.set_ylabel("Share of attention")
@@ -34,9 +39,9 @@ def draw(results: Path) -> Figure:
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1.02)
     upper.legend(loc="lower right")
-    densities = dispersion.loc[(dispersion["curve"] == "density") & (dispersion["y"] > 0), "y"]
     lower.set_yscale("log")
-    lower.set_ylim(bottom=densities.min() / 2)
+    lowest = [line.get_ydata()[line.get_ydata() > _NOTHING].min() for line in lower.lines]
+    lower.set_ylim(bottom=min(lowest) / 2)
     lower.set_xlim(0, 1)
     lower.set_xlabel("Attention / largest attention over all questions")
     lower.set_ylabel("Density")

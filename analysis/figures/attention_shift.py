@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from analysis.figures import style
 
@@ -25,6 +25,7 @@ _QUERIES = {
 _QUARTILE_COLOURS = ("#fdb863", "#e66101", "#8073ac", "#2d004b")  # light to dark, tell apart in grey as well
 _MAPS_A_ROW = 8
 _MAP_RANGE = (0.25, 4.0)
+_PROFILE_RANGE = (1 / 8, 16)
 
 
 def draw(results: Path) -> Figure:
@@ -78,7 +79,7 @@ def _draw_quartiles(axes: Axes, quartiles: pd.DataFrame) -> None:
     axes.set_xlabel("Decoder layer")
     axes.set_ylabel("Share of text-to-\nvisual attention")
     axes.legend(ncols=4, loc="upper center")
-    axes.set_ylim(top=axes.get_ylim()[1] * 1.15)
+    axes.set_ylim(top=axes.get_ylim()[1] * 1.2)
     style.tag(axes, "b")
     axes.set_title("Quartiles of token position")
 
@@ -96,6 +97,9 @@ def _draw_profiles(figure: SubFigure, shift: pd.DataFrame) -> None:
         axes.set_title(label.replace("\n", " "))
         axes.set_xlabel("Visual token")
     panels[0].set_ylabel("Attention / mean\nover visual tokens")
+    panels[0].set_yscale("log", base=2)
+    panels[0].set_ylim(*_PROFILE_RANGE)
+    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     style.tag(panels[0], "c")
     bar = figure.colorbar(colours, ax=panels, fraction=0.02, pad=0.01, boundaries=np.arange(count + 1))
     bar.set_ticks(np.unique([0, count // 2, count - 1]) + 0.5, labels=map(str, np.unique([0, count // 2, count - 1])))

@@ -107,6 +107,17 @@ def write_attention(folder: Path, tokens: int = 16, layers: int = 3) -> None:
     pd.concat(dispersion).to_csv(folder / "attention_dispersion.csv", index=False)
 
 
+def write_training(folder: Path) -> None:
+    """A short training.csv of all three phases."""
+    phases = {"words": ["counting"], "vision": ["shape_right", "colour_right"], "joint": ["counting", "reading"]}
+    rows = [
+        {"phase": phase, "step": step, "seconds": step, "loss": 1 / (1 + step)} | dict.fromkeys(measures, step / 100)
+        for phase, measures in phases.items()
+        for step in (0, 50, 100)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "training.csv", index=False)
+
+
 def write_images(path: Path, ids: list[str]) -> None:
     """Example images as the benchmark's parquet file holds them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +133,7 @@ def results(tmp_path, monkeypatch) -> Path:
     """A folder with every CSV file the figures read, and the images beside it."""
     write_accuracy(tmp_path)
     write_attention(tmp_path)
+    write_training(tmp_path)
     write_kept_tokens(tmp_path, ["a", "b"], tokens=16)
     write_images(tmp_path / "data/scenes/evaluation.parquet", ["a", "b", "c"])
     monkeypatch.chdir(tmp_path)
