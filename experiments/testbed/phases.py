@@ -17,7 +17,7 @@ from transformers import LlavaForConditionalGeneration
 from experiments.testbed import packing
 from experiments.testbed.descriptions import GROUPS, NOTHING, describe, embed, stack
 from experiments.testbed.questions import TYPES
-from experiments.testbed.scenes import CHARACTERS, COLOURS, SHAPES, Scene, render, sample_scene
+from experiments.testbed.scenes import CHARACTERS, COLOURS, SHAPES, Scene, render, sample_scene, thinned
 from experiments.testbed.vocabulary import BACKGROUND, GRID, WORD_ID, build_processor
 
 Batch = dict[str, Tensor]
@@ -204,18 +204,24 @@ def describe_loss(projected_BND: Tensor, batch: Batch, table_VD: Tensor, sharpne
 
 @dataclass
 class Joint:
-    """Everything, on pixels. Part of the batches drop patches, mostly background: shorter and more varied."""
+    """Everything, on pixels. Part of the batches drop patches, mostly background: shorter and more varied.
+
+    Where few patches stay, few objects do: what is left of a picture when only the evidence is.
+    """
 
     model: LlavaForConditionalGeneration
     batch_size: int = 32
     questions: int = 20
-    kept: tuple[int, ...] = (PATCHES, 56)
+    kept: tuple[int, ...] = (PATCHES, 56, 16)
     name: str = "joint"
 
     def draw(self, rng: np.random.Generator) -> Batch:
         scenes = [sample_scene(rng) for _ in range(self.batch_size)]
-        kept = torch.tensor(self.kept[int(rng.integers(len(self.kept)))])
-        return _described(scenes) | _packed(scenes, self.questions, rng) | {"pixels": pixels_of(scenes), "kept": kept}
+        kept = self.kept[int(rng.integers(len(self.kept)))]
+        if kept < PATCHES / 4:
+            scenes = [thinned(scene, rng) for scene in scenes]
+        batch = _described(scenes) | _packed(scenes, self.questions, rng)
+        return batch | {"pixels": pixels_of(scenes), "kept": torch.tensor(kept)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         model = self.model.model

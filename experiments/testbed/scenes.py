@@ -5,7 +5,7 @@ circle" names one object, while shapes and colours repeat, so that naming it tak
 a character. One tiny dot lies somewhere between them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -94,6 +94,12 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         if place is not None:
             dot = Item(DOT, tuple(COLOURS)[rng.integers(len(COLOURS))], "tiny", "", *place, DOT_ACROSS)
             return Scene(tuple(items), dot, int(rng.integers(2**31)))
+
+
+def thinned(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene with one to all of its objects, at random."""
+    left = rng.permutation(len(scene.items))[: int(rng.integers(1, len(scene.items) + 1))]
+    return replace(scene, items=tuple(scene.items[i] for i in sorted(left)))
 
 
 def render(scene: Scene) -> Image.Image:
