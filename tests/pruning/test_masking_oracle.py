@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import pruning
+from pruning.methods.fastv import FastV
 from pruning.methods.random import Random
 from tests.pruning import flash_like
 from tests.pruning.masking import hidden, visible
@@ -78,9 +79,22 @@ def test_sampling(name):
     compare("llava", METHODS[name], (1, 2), "sdpa", do_sample=True)
 
 
+class Wavering(FastV):
+    """FastV with scores that differ between rows, as rounding on a GPU can make them."""
+
+    def score(self, seen):
+        rows, length = seen.hidden_BSD.shape[:2]
+        return super().score(seen) + torch.randn(rows, length, generator=torch.Generator().manual_seed(0))
+
+
+def test_beams_of_a_sample_keep_the_same_tokens():
+    compare("llava", Wavering(k=2, r=0.6), (2, 1), "sdpa", beams=3, do_sample=False)
+
+
+@pytest.mark.parametrize("prompts", [(1,), (1, 2)])
 @pytest.mark.parametrize("name", METHODS)
-def test_without_cache_decodes_as_with_it(name):
-    model, inputs = build("llava", (1, 2), "sdpa")
+def test_without_cache_decodes_as_with_it(name, prompts):
+    model, inputs = build("llava", prompts, "sdpa")
     with METHODS[name](model):
         cached = model.generate(**inputs, **NEW, do_sample=False)
         uncached = model.generate(**inputs, **NEW, do_sample=False, use_cache=False)
