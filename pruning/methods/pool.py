@@ -10,7 +10,6 @@ from pruning.base import KeepPerImage, Merged
 from pruning.budget import Sizes
 from pruning.merging import in_prompt, wide
 from pruning.observed import Observed
-from pruning.tokens import upload
 
 
 @dataclass
@@ -31,13 +30,12 @@ class Pool(KeepPerImage):
         count = seen.num_visual
         if self.keep == count:
             return torch.arange(count, device=seen.device).expand(seen.num_images, -1)
-        cells, middles = pooling_cells(self.keep, *(seen.grid or (1, count)))
-        cells_N = upload(cells, seen.device)
+        cells_N, middles_K = pooling_cells(self.keep, *(seen.grid or (1, count)), seen.device)
         inside_KN = cells_N == torch.arange(self.keep, device=seen.device)[:, None]
         tokens_BND = wide(seen.projected_BND)
         weights_KN = inside_KN.to(tokens_BND.dtype)
         pooled_BKD = (weights_KN / weights_KN.sum(dim=1, keepdim=True)) @ tokens_BND
-        places_BK = upload(middles, seen.device).expand(seen.num_images, -1)
+        places_BK = middles_K.expand(seen.num_images, -1)
         single_K = inside_KN.sum(dim=1) == 1
         numbers_BK = torch.where(single_K, places_BK, -1)
         return in_prompt(seen, pooled_BKD.to(seen.projected_BND.dtype), places_BK, numbers_BK)
@@ -46,25 +44,35 @@ class Pool(KeepPerImage):
         return 0 if self.keep == sizes.visual_tokens else 2 * self.keep * sizes.visual_tokens * sizes.hidden
 
 
-def pooling_cells(keep: int, rows: int, columns: int) -> tuple[list[int], list[int]]:
-    """Cut a raster into `keep` cells.
+def pooling_cells(keep: int, rows: int, columns: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Cut a raster into `keep` cells, numbered row by row.
 
     Returns:
-        The cell of every token, and the token in the middle of every cell; cells are numbered row by row.
+        int64 `[rows * columns]`, the cell of every token, and int64 `[keep]`, the token in the middle of every cell.
     """
     bands = round((keep * rows / columns) ** 0.5)
     bands = min(max(bands, -(-keep // columns), 1), rows, keep)
-    cells, middles = [0] * (rows * columns), list[int]()
-    for band, (top, bottom) in enumerate(_parts(rows, bands)):
-        share = (band + 1) * keep // bands - band * keep // bands
-        for left, right in _parts(columns, share):
-            for row in range(top, bottom):
-                for column in range(left, right):
-                    cells[row * columns + column] = len(middles)
-            middles.append((top + bottom - 1) // 2 * columns + (left + right - 1) // 2)
-    return cells, middles
+    row_R1 = torch.arange(rows, device=device)[:, None]
+    column_C = torch.arange(columns, device=device)
+    cell_K = torch.arange(keep, device=device)
+
+    band_R1 = _part(row_R1, rows, bands)
+    first_R1, end_R1 = _start(band_R1, keep, bands), _start(band_R1 + 1, keep, bands)
+    cells_RC = first_R1 + _part(column_C, columns, end_R1 - first_R1)
+
+    band_K = _part(cell_K, keep, bands)
+    first_K, end_K = _start(band_K, keep, bands), _start(band_K + 1, keep, bands)
+    middle_row_K = (_start(band_K, rows, bands) + _start(band_K + 1, rows, bands) - 1) // 2
+    place_K, share_K = cell_K - first_K, end_K - first_K
+    middle_column_K = (_start(place_K, columns, share_K) + _start(place_K + 1, columns, share_K) - 1) // 2
+    return cells_RC.flatten(), middle_row_K * columns + middle_column_K
 
 
-def _parts(length: int, count: int) -> list[tuple[int, int]]:
-    """`count` consecutive ranges that make up 0..length."""
-    return [(part * length // count, (part + 1) * length // count) for part in range(count)]
+def _start(part: Tensor, length: int, parts: int | Tensor) -> Tensor:
+    """Where a part begins when `length` places are cut into so many nearly equal parts."""
+    return part * length // parts
+
+
+def _part(place: Tensor, length: int, parts: int | Tensor) -> Tensor:
+    """Which of those parts a place is in."""
+    return ((place + 1) * parts - 1) // length

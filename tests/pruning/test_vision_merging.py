@@ -1,0 +1,272 @@
+"""What is particular to each method that merges before the language model."""
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+import pruning
+from pruning.merging import Clusters, soft_matching
+from pruning.methods.pool import pooling_cells
+from pruning.methods.prumerge import merge_neighbours
+from pruning.methods.visionzip import merge_contextual
+from tests.tiny_models import FAMILIES, IMAGE, tiny_llava, tiny_qwen2_vl
+
+
+@torch.no_grad()
+def run(model, inputs, name, **parameters):
+    with pruning.make(name, **parameters)(model) as record:
+        model(**inputs)
+    return record
+
+
+@torch.no_grad()
+def vision_states(model, inputs):
+    """Features of layer L-2 with [CLS], and what goes into the attention of layers L-2 and L-1."""
+    tower = model.model.vision_tower
+    states = tower(inputs["pixel_values"], output_hidden_states=True).hidden_states
+    layers = tower.encoder.layers
+    return states[-2], layers[-2].layer_norm1(states[-3]), layers[-1].layer_norm1(states[-2])
+
+
+def entering(model, inputs, name, **parameters):
+    """What enters the language model in place of the image of every row: `[B, T, D]`, and the record."""
+    seen = {}
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(lambda _, args: seen.update(hidden=args[0]))
+    record = run(model, inputs, name, **parameters)
+    hook.remove()
+    start = int((inputs["input_ids"][0] == IMAGE).nonzero()[0])
+    return seen["hidden"][:, start : start + record.visual_tokens[0][0]], record
+
+
+@pytest.mark.parametrize("contextual", [0, 2])
+@torch.no_grad()
+def test_visionzip_on_a_model(contextual):
+    model, inputs = tiny_llava((1,))
+    tokens, record = entering(model, inputs, "visionzip", dominant=4, contextual=contextual)
+    features, attended, _ = vision_states(model, inputs)
+    attention = model.model.vision_tower.encoder.layers[-2].self_attn
+    q, k = (part(attended)[0].view(37, 2, 8).transpose(0, 1) for part in (attention.q_proj, attention.k_proj))
+    scores = (q[:, :1] @ k.mT * 8**-0.5).softmax(dim=-1)[:, 0, 1:].sum(dim=0)
+    dominant = scores.topk(3).indices.sort().values
+    expected = [features[0, :1], features[0, 1:][dominant]]
+    rest = torch.tensor([index for index in range(36) if index not in dominant.tolist()])
+    keys = normalize(k.mean(dim=0)[1:], dim=-1)
+    targets = rest[:: len(rest) // 2][:2] if contextual else rest[:0]
+    others = torch.tensor([index for index in rest.tolist() if index not in targets.tolist()])
+    for number, target in enumerate(targets):
+        joined = others[(keys[others] @ keys[targets].T).argmax(dim=1) == number]
+        expected.append((features[0, 1:][target] + features[0, 1:][joined].mean(dim=0))[None])
+    torch.testing.assert_close(tokens[0], model.model.multi_modal_projector(torch.cat(expected)), rtol=1e-4, atol=1e-4)
+    numbers = record.kept[0][0]
+    assert numbers[1:4].tolist() == dominant.tolist() and (numbers >= 36).sum() == 1 + contextual
+
+
+@pytest.mark.parametrize("name", ["prumerge", "prumerge_plus"])
+@torch.no_grad()
+def test_prumerge_on_a_model(name):
+    model, inputs = tiny_llava((1,))
+    tokens, record = entering(model, inputs, name, keep=7, neighbours=3)
+    features, _, attended = vision_states(model, inputs)
+    attention = model.model.vision_tower.encoder.layers[-1].self_attn
+    q, k = attention.q_proj(attended)[0], attention.k_proj(attended)[0]
+    weights = (q[:1] @ k.T * 16**-0.5).softmax(dim=-1)[0, 1:]
+    spaced = [6, 18, 30] if name == "prumerge_plus" else []
+    free = torch.tensor([index for index in range(36) if index not in spaced])
+    kept = free[weights[free].topk(6 - len(spaced)).indices].tolist() + spaced
+    keys, patches = normalize(k[1:], dim=-1), features[0, 1:]
+    expected = []
+    for index in kept:
+        near = [other for other in (keys @ keys[index]).argsort(descending=True).tolist() if other != index][:3]
+        expected.append(patches[index] + sum(patches[other] * weights[other] for other in near))
+    dropped = [index for index in range(36) if index not in kept]
+    expected.append(sum(patches[index] * weights[index] for index in dropped))
+    torch.testing.assert_close(
+        tokens[0], model.model.multi_modal_projector(torch.stack(expected)), rtol=1e-4, atol=1e-4
+    )
+    assert record.kept[0][0][:-1].tolist() == kept and record.kept[0][0][-1] >= 36
+
+
+def test_adaptive_counts_differ_within_a_batch():
+    model, inputs = tiny_llava((1, 1, 1, 1))
+    inputs["pixel_values"] *= torch.tensor([0.1, 1, 3, 10]).view(-1, 1, 1, 1)
+    record = run(model, inputs, "prumerge_plus")
+    counts = [counts[0] for counts in record.visual_tokens]
+    assert len(set(counts)) > 1 and [len(kept[0]) for kept in record.kept] == counts
+
+
+def test_visionzip_takes_cls_of_the_base_crop():
+    model, inputs = FAMILIES["llava_next"]((1,))
+    tokens, _ = entering(model, inputs, "visionzip", dominant=1, contextual=0)
+    with torch.no_grad():
+        crops = inputs["pixel_values"][0]
+        states = model.model.vision_tower(crops, output_hidden_states=True).hidden_states[-2]
+        expected = model.model.multi_modal_projector(states[0, :1])
+    torch.testing.assert_close(tokens[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_contextual_tokens_add_the_mean_of_what_joins():
+    features = torch.arange(6.0)[None, :, None]
+    # Token 2 is dominant; of 0, 1, 3, 4, 5 the targets are 0 and 3, and the keys say who joins whom.
+    keys = torch.tensor([[[1.0, 0], [1, 0.1], [9, 9], [0, 1], [0.1, 1], [0.2, 1]]])
+    targets, merged = merge_contextual(features, keys, torch.tensor([[2]]), 2)
+    assert targets.tolist() == [[0, 3]]
+    assert merged[0, :, 0].tolist() == [0 + 1, 3 + (4 + 5) / 2]
+    targets, merged = merge_contextual(features, keys[:, [0] * 6], torch.tensor([[2]]), 2)
+    assert merged[0, 1, 0] == 3  # nothing joins: equal keys go to the first target
+
+
+def test_kept_tokens_add_their_neighbours_and_the_rest_is_one_token():
+    features = torch.tensor([[[1.0], [10.0], [100.0], [1000.0]]])
+    keys = torch.tensor([[[1.0, 0], [1, 0.1], [0, 1], [0.3, 1]]])
+    attention = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    kept, counts = torch.tensor([[3, 1]]), torch.tensor([[2]])
+    merged = merge_neighbours(features, keys, attention, kept, counts, neighbours=1)
+    torch.testing.assert_close(merged[0, :, 0], torch.tensor([1000 + 30.0, 10 + 0.1, 0.1 + 30]))
+    ragged = merge_neighbours(features, keys, attention, kept, torch.tensor([[1]]), neighbours=1)
+    torch.testing.assert_close(ragged[0, :, 0], torch.tensor([1030.0, 32.1, 32.1]))
+
+
+def test_adaptive_counts_follow_the_outliers():
+    attention = torch.full((2, 40), 0.01) + torch.arange(40) * 1e-5
+    attention[0, [5, 9]] = torch.tensor([0.2, 0.3])
+    order, counts = pruning.make("prumerge").order(attention)
+    assert counts.tolist() == [[2], [1]]  # without an outlier the highest stays
+    assert order[0, :2].tolist() == [9, 5] and order[1, 0] == 39
+    order, counts = pruning.make("prumerge_plus").order(attention)
+    # A share of 1/20 has step 6: 0, 6, ..., 36, besides the outliers; 1/40 has step 13.
+    assert order[0, : counts[0]].tolist() == [9, 5, *range(0, 39, 6)]
+    assert order[1, : counts[1]].tolist() == [39, 0, 13, 26]
+
+
+def test_fixed_plus_takes_no_token_twice():
+    attention = torch.zeros(1, 36)
+    method = pruning.make("prumerge_plus", ratio=1 / 9)
+    spaced = list(range(4, 35, 9))
+    attention[0, spaced] = 1.0
+    order, counts = method.order(attention)
+    assert counts.tolist() == [[8]] and order[0, :8].tolist() == [0, 1, 2, 3, *spaced]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 24), (6, 4), (1, 30), (5, 7)])
+def test_pooling_cells_are_as_many_as_asked_and_of_nearly_one_size(rows, columns):
+    for keep in range(1, rows * columns + 1, 3):
+        cells, middles = (part.tolist() for part in pooling_cells(keep, rows, columns))
+        assert sorted(set(cells)) == list(range(keep)) and middles == sorted(middles)
+        assert [cells[middle] for middle in middles] == list(range(keep))
+    assert set(pooling_cells(64, 24, 24)[0].bincount().tolist()) == {9}
+
+
+@torch.no_grad()
+def test_pool_averages_a_cell():
+    model, inputs = tiny_llava((1,))
+    seen = {}
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(lambda _, args: seen.update(hidden=args[0]))
+    model(**inputs)
+    full = seen["hidden"]
+    start = int((inputs["input_ids"][0] == IMAGE).nonzero()[0])
+    run(model, inputs, "pool", keep=9)
+    hook.remove()
+    grid = full[0, start : start + 36].view(3, 2, 3, 2, -1)
+    torch.testing.assert_close(seen["hidden"][0, start : start + 9], grid.mean(dim=(1, 3)).flatten(0, 1))
+
+
+def test_soft_matching_by_hand():
+    # Even tokens 0, 2, 4; odd 1, 3, 5. Token 4 is most like 1, token 0 next like 5, token 2 like none.
+    keys = torch.tensor([[[1.0, 0.2, 0], [0, 1, 0], [0.3, 0.3, 0.9], [0, 0, 1], [0, 1, 0.01], [1, 0, 0]]])
+    values = torch.tensor([[[6.0], [1.0], [2.0], [3.0], [4.0], [5.0]]])
+    matching = soft_matching(keys, 2)
+    merged, sizes = matching.merge(values, torch.tensor([[3.0, 1, 1, 1, 1, 1]]))
+    assert sizes.tolist() == [[1, 2, 1, 4]]
+    assert merged[0, :, 0].tolist() == [2, (1 + 4) / 2, 3, (5 + 3 * 6) / 4]
+    assert matching.follow(torch.arange(6)[None]).tolist() == [[3, 1, 0, 2, 1, 3]]
+    cls_stays = soft_matching(keys, 2, cls=True).follow(torch.arange(6)[None])[0]
+    assert cls_stays[0] == 0 and (cls_stays == 0).sum() == 1
+
+
+@pytest.mark.parametrize("left", [1, 2, 7, 36])
+def test_repeated_merging_keeps_the_weighted_mean(left):
+    values, keys = torch.randn(2, 37, 5, dtype=torch.float64), torch.randn(2, 37, 4, dtype=torch.float64)
+    clusters = Clusters(values, cls=True)
+    merged, _ = clusters.merge(values, keys, 36 - left)
+    assert merged.shape == (2, left + 1, 5) and clusters.owners_BN.amax() == left
+    for row in range(2):
+        for cluster in range(left + 1):
+            members = values[row, clusters.owners_BN[row] == cluster]
+            assert clusters.sizes_BS[row, cluster] == len(members)
+            torch.testing.assert_close(merged[row, cluster], members.mean(dim=0))
+        assert (clusters.owners_BN[row] == 0).sum() == 1 and torch.equal(merged[row, 0], values[row, 0])
+
+
+@torch.no_grad()
+def tome_by_hand(tower, pixels, keep):
+    """A second, direct writing of the paper: a loop over images, layers and tokens."""
+    layers = tower.encoder.layers[:-1]
+    outputs = []
+    for pixel in pixels:
+        x = tower.pre_layrnorm(tower.embeddings(pixel[None]))[0]
+        groups = [[index] for index in range(len(x))]
+        total = len(x) - 1 - keep
+        for number, layer in enumerate(layers):
+            attention, normed = layer.self_attn, layer.layer_norm1(x)
+            q, k, v = (
+                projection(normed).view(len(x), -1, attention.head_dim).transpose(0, 1)
+                for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            size = torch.tensor([float(len(group)) for group in groups])
+            weights = (q @ k.mT * attention.head_dim**-0.5 + size.log()).softmax(dim=-1)
+            x = x + attention.out_proj((weights @ v).transpose(0, 1).flatten(1))
+            metric = normalize(k.mean(dim=0), dim=-1)
+            candidates = []
+            for even in range(2, len(x), 2):
+                alike = metric[even] @ metric[1::2].T
+                candidates.append((-alike.max().item(), even, 2 * int(alike.argmax()) + 1))
+            merges = (number + 1) * total // len(layers) - number * total // len(layers)
+            joins = {even: odd for _, even, odd in sorted(candidates)[:merges]}
+            new, new_groups = [], []
+            for index in [i for i in range(0, len(x), 2) if i not in joins] + list(range(1, len(x), 2)):
+                parts = [index] + [even for even, odd in joins.items() if odd == index]
+                new.append((x[parts] * size[parts, None]).sum(dim=0) / size[parts].sum())
+                new_groups.append([token for part in parts for token in groups[part]])
+            x, groups = torch.stack(new), new_groups
+            x = x + layer.mlp(layer.layer_norm2(x))
+        order = sorted(range(1, len(x)), key=lambda index: min(groups[index]))
+        outputs.append((x[order], [min(groups[index]) - 1 for index in order]))
+    return outputs
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@torch.no_grad()
+def test_tome_merges_inside_the_tower(attention):
+    model, inputs = tiny_llava((1, 1), attention=attention)
+    seen = {}
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(lambda _, args: seen.update(hidden=args[0]))
+    model(**inputs)  # leaves the hooks that record hidden states: ours must come before them
+    with pruning.make("tome", keep=14)(model) as record:
+        model(**inputs)
+    hook.remove()
+    for row, (tokens, first) in enumerate(tome_by_hand(model.model.vision_tower, inputs["pixel_values"], 14)):
+        start = int((inputs["input_ids"][row] == IMAGE).nonzero()[0])
+        got = seen["hidden"][row, start : start + 14]
+        torch.testing.assert_close(got, model.model.multi_modal_projector(tokens), rtol=1e-4, atol=1e-4)
+        singles = [number for number in record.kept[row][0].tolist() if number < 36]
+        assert set(singles) <= set(first)
+
+
+@pytest.mark.parametrize("name", ["visionzip", "prumerge", "tome", "pool"])
+@torch.no_grad()
+def test_merged_tokens_keep_positions_with_three_axes(name):
+    model, inputs = tiny_qwen2_vl((1,))
+    caught = {}
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(
+        lambda _, args, kw: caught.update(kw), with_kwargs=True
+    )
+    model(**inputs)
+    full = caught["position_embeddings"][0]
+    run(model, inputs, name, keep=5)
+    hook.remove()
+    cos = caught["position_embeddings"][0]
+    assert cos.shape[1] == full.shape[1] - 24 + 5
+    same = (cos[0][:, None] == full[0]).all(dim=-1).float()
+    assert same.any(dim=1).all()
+    places = same.argmax(dim=1)
+    assert torch.equal(places, places.sort().values)
