@@ -24,13 +24,16 @@ def draw(results: Path) -> Figure:
         results: folder with training.csv (phase, step, seconds, loss, and one column for each measure).
     """
     log = pd.read_csv(results / "training.csv")
-    figure = style.new_figure(style.PAGE_WIDTH, 2.3)
+    figure = style.new_figure(style.PAGE_WIDTH, 3.0)
     for axes, (phase, title) in zip(figure.subplots(1, len(_PHASES), sharey=True), _PHASES.items(), strict=True):
         here = log[log["phase"] == phase].dropna(axis="columns", how="all").drop(columns="phase")
+        # What `vision` has its own panel for is not drawn again.
         measures = [name for name in here.columns if name not in _DESCRIBED]
+        if phase == "joint":
+            measures = [name for name in measures if not name.endswith("_right")]
         tidy = here.melt("step", measures, var_name="measure", value_name="right")
         tidy["measure"] = tidy["measure"].str.removesuffix("_right").str.replace("_", " ")
         sns.lineplot(tidy, x="step", y="right", hue="measure", style="measure", palette="colorblind", lw=0.9, ax=axes)
         axes.set(title=title, xlabel="Step", ylabel="Share right", ylim=(0, 1.02))
-        axes.legend(loc="lower right", ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3)
     return figure
