@@ -262,7 +262,7 @@ def test_merged_tokens_keep_positions_with_three_axes(name):
     )
     model(**inputs)
     full = caught["position_embeddings"][0]
-    run(model, inputs, name, keep=5)
+    record = run(model, inputs, name, keep=5)
     hook.remove()
     cos = caught["position_embeddings"][0]
     assert cos.shape[1] == full.shape[1] - 24 + 5
@@ -270,3 +270,6 @@ def test_merged_tokens_keep_positions_with_three_axes(name):
     assert same.any(dim=1).all()
     places = same.argmax(dim=1)
     assert torch.equal(places, places.sort().values)
+    start = int((inputs["input_ids"][0] == IMAGE).nonzero()[0])
+    for number, place in zip(record.kept[0][0].tolist(), places[start:].tolist(), strict=False):
+        assert number >= 24 or place == start + number
