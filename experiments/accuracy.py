@@ -1,7 +1,7 @@
 """Accuracy of every method and budget with bootstrap intervals: `python -m experiments.accuracy`.
 
 Writes results/accuracy.csv (one row per method, budget and question type, and one over all types),
-results/accuracy_by_budget.csv (budget x method, what `dvc plots show` draws) and results/metrics.json.
+results/accuracy_by_budget.csv (overall, what `dvc plots show` draws) and results/metrics.json.
 """
 
 import argparse
@@ -79,18 +79,15 @@ def metrics(accuracy: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Overall accuracy by method and budget in percent, feasible cells only."""
     overall = accuracy[(accuracy["type"] == ALL) & accuracy["feasible"]]
     return {
-        method: {f"{budget:.1%}": value for budget, value in zip(rows["budget"], rows["accuracy"], strict=True)}
+        str(method): {f"{budget:.1%}": value for budget, value in zip(rows["budget"], rows["accuracy"], strict=True)}
         for method, rows in overall.groupby("method", sort=False)
     }
 
 
 def by_budget(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """Overall accuracy, a row per budget and a column per method; the full model's is repeated at every budget."""
-    overall = accuracy[accuracy["type"] == ALL]
-    wide = overall.pivot(index="budget", columns="method", values="accuracy")[list(dict.fromkeys(overall["method"]))]
-    if "full" in wide:
-        wide["full"] = wide["full"].max()
-    return wide.reset_index()
+    """Overall accuracy by budget and method, feasible cells only."""
+    overall = accuracy[(accuracy["type"] == ALL) & accuracy["feasible"]]
+    return overall[["method", "budget", "accuracy"]]
 
 
 def main() -> None:

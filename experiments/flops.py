@@ -21,29 +21,21 @@ from experiments.parameters import Parameters, load_parameters
 from pruning.budget import Sizes, mean_visual_tokens
 
 RESULT = Path("results/flops.csv")
+SHAPE = ("parameters", "text_tokens", "images", "visual_tokens")
 TERMS = ("vision", "projector", "decoder", "choosing", "total", "per_decoded_token")
 
 
 def table(parameters: Parameters) -> pd.DataFrame:
     """One row per feasible method and budget; FLOPs are means over the questions, rounded to whole numbers."""
-    source = models.find(parameters.model).source
-    config = AutoConfig.from_pretrained(models.REPOSITORY / source if (models.REPOSITORY / source).is_dir() else source)
+    config = AutoConfig.from_pretrained(models.find(parameters.model).source)
     rows = []
-    for cell in predictions.read(
-        parameters.evaluate, ["parameters", "text_tokens", "images", "visual_tokens", "visual_tokens_per_layer"]
-    ):
+    for cell in predictions.read(parameters.evaluate, [*SHAPE, "visual_tokens_per_layer"]):
         if not cell.feasible:
             continue
         # Most questions share their shape with others: each shape is counted once.
-        shapes = Counter(
-            (
-                row.parameters,
-                row.text_tokens,
-                row.images,
-                row.visual_tokens,
-                tuple(map(int, row.visual_tokens_per_layer)),
-            )
-            for row in cell.answers.itertuples()
+        shapes: Counter[tuple[Any, ...]] = Counter(
+            (*(row[name] for name in SHAPE), tuple(row["visual_tokens_per_layer"].tolist()))
+            for row in cell.answers.to_dict("records")
         )
         means = dict.fromkeys((*TERMS, "full", "mean_visual_tokens"), 0.0)
         for (settings, text_tokens, images, visual_tokens, per_layer), count in shapes.items():

@@ -14,8 +14,8 @@ PREDICTIONS = Path("results/predictions")
 
 
 def budgets_of(name: str, budgets: Iterable[float]) -> list[float]:
-    """The budgets a method is run at: 1.0 stands for the unpruned model, which no other method repeats."""
-    return [budget for budget in budgets if (budget == 1.0) == (name == "full")]
+    """The budgets a method is run at: the unpruned model always and only at 1.0, which no other method repeats."""
+    return [1.0] if name == "full" else [budget for budget in budgets if budget != 1.0]
 
 
 @dataclass(frozen=True)

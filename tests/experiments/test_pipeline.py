@@ -153,6 +153,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     repository = Repository(folder)
     repository.run("git", "init", "-q")
     repository.dvc("init", "-q")
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
     # What the stages before would have made; the embedded model is not the one that is evaluated.
     shutil.copy(folder / "data/scenes/evaluation.parquet", folder / "data/scenes/validation.parquet")
     shutil.copytree(folder / "tiny", folder / "data/models/scenes-llava")
@@ -179,7 +180,8 @@ def test_another_model_goes_through_the_same_stages(clean: Repository) -> None:
         "full", "random", "fastv",
     }  # fmt: skip
     clean.dvc("plots", "show", "-o", "plots")
-    assert "Accuracy against the share" in (clean.folder / "plots/index.html").read_text()
+    page = (clean.folder / "plots/index.html").read_text()
+    assert "Accuracy against the share" in page and page.count('"method": "random"') == 1
 
 
 def test_small_results_are_for_git_and_predictions_for_the_cache(clean: Repository) -> None:
@@ -218,6 +220,6 @@ def test_an_edit_concerns_what_imports_it_only(clean: Repository, file: str, eva
 
 
 def test_an_experiment_changes_a_parameter_for_one_run(clean: Repository) -> None:
-    clean.dvc("exp", "run", "-q", "-S", "evaluate.budgets=[1.0, 0.25]", "evaluate@random")
+    clean.dvc("exp", "run", "-q", "-S", "evaluate.budgets=[0.25]", "evaluate@random")
     cells = json.loads((clean.folder / "results/predictions/random.json").read_text())
     assert [cell["budget"] for cell in cells] == [0.25]
