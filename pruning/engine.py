@@ -5,7 +5,6 @@ on each). From there on every layer gets the rotary embedding and the mask of th
 prefill and in every decoding step, since the model goes on passing those of the full prompt.
 """
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +133,9 @@ class Engine:
         tokens = prompt_tokens(call, self.family, kwargs["inputs_embeds"], kwargs)
         # Without a cache every step runs the prompt again; the choice made for it at first stays.
         earlier = self._pass
-        chosen = earlier.chosen if earlier is not None and call.continues(earlier.prompt, self.vision) else {}
+        asked_BL, chosen = call.ids_BL, {}
+        if earlier is not None and call.continues(earlier.asked_BL, self.vision):
+            asked_BL, chosen = earlier.asked_BL, earlier.chosen
         self._forget()
         self._decoded, self._entering, self.vision.fresh = None, tokens, False
         num_layers = len(self.family.layers)
@@ -153,7 +154,7 @@ class Engine:
             }
             if call.cache is None:  # with neither cache nor mask, gaps in the positions would mean packed sequences
                 changed["attention_mask"] = kept.tokens.mask_BS
-        state = Pass(prompt, tokens, copies, [prompt.tokens] * num_layers, chosen=chosen)
+        state = Pass(prompt, asked_BL, tokens, copies, [prompt.tokens] * num_layers, chosen=chosen)
         if self.inside is not None:
             self._plan_stages(self.inside, call, state)
         if changed is not None or state.counts:
@@ -211,7 +212,8 @@ class Engine:
     ) -> Tensor:
         """Let the method choose in front of a layer; the hidden states of what stays."""
         choice = self._choose(inside, state, index, hidden_BSD, kwargs)
-        tokens, order_BT = state.layers[index].prune(choice, self._repacks(inside.positions))
+        present = state.layers[index]
+        tokens, order_BT = present.prune(choice, self._repacks(inside.positions))
         first, cache = index, kwargs.get("past_key_values")
         if inside.prune_earlier_caches:
             first = 0
@@ -220,7 +222,12 @@ class Engine:
                 layer.values = torch.take_along_dim(layer.values, order_BT[:, None, :, None], dim=2)
         state.layers[first:] = [tokens] * (len(state.layers) - first)
         self.record.prune_from(index, tokens)
-        return take_tokens(hidden_BSD if choice.hidden_BSD is None else choice.hidden_BSD, order_BT)
+        if choice.hidden_BSD is not None:
+            hidden_BSD = choice.hidden_BSD
+        if choice.merge is not None:
+            self.record.merge(present, choice)
+            hidden_BSD = choice.merge.apply(hidden_BSD)
+        return take_tokens(hidden_BSD, order_BT)
 
     def _choose(
         self, inside: "InsideLLM", state: Pass, index: int, hidden_BSD: Tensor, kwargs: dict[str, Any]
@@ -229,20 +236,19 @@ class Engine:
         watch = state.watches.pop(index, None)
         with self.record.choosing(hidden_BSD.device), torch.no_grad():
             if index in state.chosen and inside.mode == "static":
-                later = tokens.length - state.chosen[index].shape[1]
-                choice = Choice(nn.functional.pad(state.chosen[index], (0, later), value=True))
+                chosen = state.chosen[index]
+                choice = chosen.with_later(tokens.length - chosen.keep_BS.shape[1])
             else:
                 rotary, _ = self._rotary_and_mask(tokens, index, hidden_BSD, kwargs)
                 previous = None if watch is None else watch.projections
                 seen = ObservedLayer(self.family, index, hidden_BSD, tokens, state.prompt, state.full, previous, rotary)
                 choice = inside.choose(seen, state.counts[index])
                 if state.copies > 1:  # beams of a sample keep the same tokens, whatever the last bits of their scores
-                    keep_BS = choice.keep_BS[:: state.copies].repeat_interleave(state.copies, dim=0)
-                    choice = replace(choice, keep_BS=keep_BS)
+                    choice = choice.of_first_copies(state.copies)
         if watch is not None:
             watch.remove()
         if choice.hidden_BSD is None:
-            state.chosen[index] = choice.keep_BS
+            state.chosen[index] = choice
         return choice
 
     def _repacks(self, positions: str) -> bool:

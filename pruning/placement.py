@@ -135,9 +135,14 @@ def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt:
     return Choice(
         keep_BS.repeat_interleave(copies, dim=0),
         tuple(count for count in visual for _ in range(copies)),
-        hidden_BSD.repeat_interleave(copies, dim=0) if merged else None,
+        _with_visual(prompt, hidden_BSD.repeat_interleave(copies, dim=0)) if merged else None,
         numbers_BS=numbers_BS.repeat_interleave(copies, dim=0) if merged else None,
     )
+
+
+def _with_visual(prompt: Prompt, hidden_BSD: Tensor) -> Tensor:
+    """The visual tokens of `hidden_BSD` in the prompt: without a cache, beams differ in the text behind them."""
+    return torch.where(prompt.tokens.visual_BS[..., None], hidden_BSD, prompt.embeddings_BLD)
 
 
 def _first_copies(prompt: Prompt, copies: int) -> Prompt:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from pruning.tokens import Tokens
+from pruning.tokens import Choice, Tokens
 
 
 class Record:
@@ -19,6 +19,7 @@ class Record:
     def __init__(self) -> None:
         self._layers: list[Tokens] = []
         self._copies = 1
+        self._merges: list[tuple[Tokens, Choice]] = []
         self._seconds = 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
@@ -41,6 +42,24 @@ class Record:
         return [[split[tokens][row] for tokens in self._layers] for row in range(0, rows, self._copies)]
 
     @property
+    def merged(self) -> list[dict[int, list[int]]]:
+        """What each token is made of that a method made by merging inside the language model, one dictionary a sample.
+
+        `merged[sample][number]` lists the numbers of the tokens it is the mean of, merged ones among them.
+        """
+        rows = range(0, len(self._layers[0].visual) if self._layers else 0, self._copies)
+        merged: list[dict[int, list[int]]] = [{} for _ in rows]
+        for tokens, choice in self._merges:
+            assert choice.merge is not None and choice.numbers_BS is not None
+            made_BK = choice.numbers_BS.gather(1, choice.merge.slots_BK).cpu()
+            of_BKS, numbers_BS = (choice.merge.weights_BKS > 0).cpu(), tokens.numbers_BS.cpu()
+            for sample, row in zip(merged, rows, strict=True):
+                for made, of_S in zip(made_BK[row].tolist(), of_BKS[row], strict=True):
+                    if made >= 0:
+                        sample[made] = numbers_BS[row, of_S].tolist()
+        return merged
+
+    @property
     def seconds(self) -> float:
         """Time spent choosing tokens; on a GPU by the device's own clock, and reading it waits for the device."""
         for start, end in self._events:
@@ -52,12 +71,17 @@ class Record:
     def begin(self, layers: Sequence[Tokens], copies: int) -> None:
         """Start anew for a prefill; `copies` rows of the batch (beams) stand for one sample."""
         self._layers, self._copies = list(layers), copies
+        self._merges.clear()
         self._seconds = 0.0
         self._events.clear()
 
     def prune_from(self, layer: int, tokens: Tokens) -> None:
         """From this layer on these tokens enter."""
         self._layers[layer:] = [tokens] * (len(self._layers) - layer)
+
+    def merge(self, tokens: Tokens, choice: Choice) -> None:
+        """Of these tokens some were merged, as the choice says."""
+        self._merges.append((tokens, choice))
 
     @contextmanager
     def choosing(self, device: torch.device) -> Iterator[None]:

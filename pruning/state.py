@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pruning.observe import Watch
 from pruning.observed import Prompt
-from pruning.tokens import Tokens
+from pruning.tokens import Choice, Tokens
 from pruning.vision import Vision
 
 
@@ -41,13 +41,13 @@ class Call:
     def decoding(self) -> bool:
         return self.cached > 0
 
-    def continues(self, prompt: Prompt, vision: Vision) -> bool:
+    def continues(self, before_BL: Tensor | None, vision: Vision) -> bool:
         """Whether this call runs an earlier prompt again with new tokens behind it, as decoding without a cache does.
 
         `generate` then encodes the images once, so the vision tower has not run since. Comparing the ids costs a host
         synchronisation, but only in this slow mode.
         """
-        before_BL, now_BL = prompt.ids_BL, self.ids_BL
+        now_BL = self.ids_BL
         if vision.fresh or before_BL is None or now_BL is None or before_BL.shape[0] != now_BL.shape[0]:
             return False
         length = before_BL.shape[1]
@@ -60,6 +60,7 @@ class Pass:
 
     Attributes:
         prompt: the prompt as it entered the first decoder layer.
+        asked_BL: its token ids, without what decoding without a KV cache has put behind them (which beams reorder).
         full: the tokens of the full prompt; layers they enter are left alone.
         copies: rows (beams) that stand for one sample.
         layers: the tokens entering every decoder layer.
@@ -69,11 +70,12 @@ class Pass:
     """
 
     prompt: Prompt
+    asked_BL: Tensor | None
     full: Tokens
     copies: int
     layers: list[Tokens]
     counts: dict[int, list[int | None]] = field(default_factory=dict)
-    chosen: dict[int, Tensor] = field(default_factory=dict)
+    chosen: dict[int, Choice] = field(default_factory=dict)
     watches: dict[int, Watch] = field(default_factory=dict)
 
     def remove(self) -> None:

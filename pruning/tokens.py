@@ -5,10 +5,32 @@ width, A position axes (1, or 3 with mRoPE).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+# Behind every sort key. `pad` passes values through floating point: a power of two stays what it is.
+LAST = 2**62
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Averages of tokens that take the place of one of them, K a row. A row with fewer repeats one of its own.
+
+    Attributes:
+        slots_BK: int64 places that the averages take.
+        weights_BKS: float32 share of every token in each average; they sum to 1.
+    """
+
+    slots_BK: Tensor
+    weights_BKS: Tensor
+
+    def apply(self, hidden_BSD: Tensor) -> Tensor:
+        """The hidden states with the averages, formed in float32, in their places."""
+        averages_BKD = (self.weights_BKS @ hidden_BSD.float()).to(hidden_BSD.dtype)
+        return hidden_BSD.scatter(1, self.slots_BK[..., None].expand_as(averages_BKD), averages_BKD)
 
 
 @dataclass(frozen=True)
@@ -18,7 +40,9 @@ class Choice:
     Attributes:
         keep_BS: bool, the tokens that stay. Text and padding must be True; the engine drops padding itself.
         visual: visual tokens kept in every row, if known without asking the device; None costs one host sync.
-        hidden_BSD: replacement for the hidden states of all S tokens, for methods that merge tokens into kept ones.
+        hidden_BSD: replacement for the hidden states of all S tokens. Inside the language model prefer `merge`, which
+            is recorded, shared by beams and kept in decoding without a KV cache.
+        merge: what is merged into which kept token, for methods that merge inside the language model.
         order_BS: sort key of the kept tokens, for methods that move merged tokens; None keeps the order.
         numbers_BS: replacement for the tokens' numbers in the record, for methods that create merged tokens.
     """
@@ -28,6 +52,36 @@ class Choice:
     hidden_BSD: Tensor | None = None
     order_BS: Tensor | None = None
     numbers_BS: Tensor | None = None
+    merge: Merge | None = None
+
+    def of_first_copies(self, copies: int) -> "Choice":
+        """The choice of the first of every `copies` rows, for all of them."""
+
+        def copied(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[::copies].repeat_interleave(copies, dim=0)
+
+        keep_BS = self.keep_BS[::copies].repeat_interleave(copies, dim=0)
+        merge = self.merge
+        if merge is not None:
+            merge = Merge(
+                *(part[::copies].repeat_interleave(copies, dim=0) for part in (merge.slots_BK, merge.weights_BKS))
+            )
+        return replace(
+            self, keep_BS=keep_BS, order_BS=copied(self.order_BS), numbers_BS=copied(self.numbers_BS), merge=merge
+        )
+
+    def with_later(self, later: int) -> "Choice":
+        """The same choice where every row has `later` more text tokens behind those that were chosen from."""
+        if later == 0:
+            return self
+        order_BS, numbers_BS, merge = self.order_BS, self.numbers_BS, self.merge
+        if order_BS is not None:  # equal keys keep their order
+            order_BS = pad(order_BS, (0, later), value=LAST)
+        if numbers_BS is not None:
+            numbers_BS = pad(numbers_BS, (0, later), value=-1)
+        if merge is not None:
+            merge = Merge(merge.slots_BK, pad(merge.weights_BKS, (0, later)))
+        return Choice(pad(self.keep_BS, (0, later), value=True), self.visual, None, order_BS, numbers_BS, merge)
 
 
 @dataclass(frozen=True, eq=False)

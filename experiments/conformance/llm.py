@@ -140,6 +140,7 @@ class _Comparison:
         formula = method.visual_tokens_per_layer(self.num_visual, len(counts))
         return (
             self._kept_differ(record)
+            or self._merged_differ(record)
             or first_difference(
                 "visual_tokens_per_layer", torch.tensor(record.visual_tokens[0]), torch.tensor(counts), 0
             )
@@ -194,6 +195,14 @@ class _Comparison:
             if difference := _sets_differ(f"layer {layer}", ours, golden):
                 return difference
         return ""
+
+    def _merged_differ(self, record: Record) -> str:
+        if "merged_members" not in self.expected:
+            return ""
+        stages = self.expected.part("merged_members")
+        golden = [sorted(members) for layer in sorted(stages, key=int) for members in stages[layer]]
+        ours = [sorted(members) for _, members in sorted(record.merged[0].items())]
+        return "" if ours == golden else f"merged_members: {ours}, golden {golden}"
 
 
 def _sets_differ(name: str, ours: Tensor, golden: list[int]) -> str:

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -15,7 +14,7 @@ from pruning.budget import Sizes
 from pruning.observe import attention_logits
 from pruning.observed import ObservedLayer
 from pruning.selection import rank
-from pruning.tokens import Choice, take_tokens, upload
+from pruning.tokens import Choice, Merge, take_tokens, upload
 
 # Visual tokens kept of 576 after each stage, by version and the target the authors name them after. Since the first
 # layers see all tokens, the true means over 32 layers are higher: 206.5, 145.4, 114.1 and 82.3 in the first version.
@@ -43,8 +42,7 @@ class SparseVLM(InsideLLM):
     out, and the mean is over the 14 heads that look at the image most. No merging, original positions.
 
     Unlike the authors' code it takes batches, padding and several images (text behind the last one counts; where none
-    follows, the last token rates), breaks ties by index instead of by random noise, and chooses for every step anew
-    where v1 decodes without a KV cache.
+    follows, the last token rates) and breaks ties by index instead of by random noise.
 
     Parameters:
         version: "v1" or "v2".
@@ -130,16 +128,16 @@ class SparseVLM(InsideLLM):
     def choose(self, seen: ObservedLayer, counts: Sequence[int | None]) -> Choice:
         if self.version == "v2":
             return super().choose(seen, counts)
-        scores_BS = self.score(seen)
-        recycling = _Recycling(seen)
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for row, sizes in enumerate(zip(seen.prompt.tokens.visual, seen.tokens.visual, strict=True)):
             if sizes[0]:
                 groups[sizes].append(row)
-        for (num_visual, present), rows in groups.items():
-            plan = self._plan(num_visual)
-            earlier = sum(clusters for layer, (*_, clusters) in plan.items() if layer < seen.layer)
-            recycling.prune(rows, present, scores_BS, *plan[seen.layer], earlier)
+        plans = {sizes: self._plan(sizes[0]) for sizes in groups}
+        most = max(plan[seen.layer][2] for plan in plans.values())
+        recycling = _Recycling(seen, self.score(seen), most)
+        for sizes, rows in groups.items():
+            earlier = sum(clusters for layer, (*_, clusters) in plans[sizes].items() if layer < seen.layer)
+            recycling.prune(rows, *plans[sizes][seen.layer], earlier)
         return recycling.choice([int(count) for count in counts if count is not None])
 
     def choosing_flops(self, sizes: Sizes) -> int:
@@ -147,11 +145,11 @@ class SparseVLM(InsideLLM):
         per_layer = self.visual_tokens_per_layer(sizes.visual_tokens, sizes.layers)
         rows, flops = sizes.text_tokens, 0
         ones = sizes.head_dim if self.version == "v2" else 0
-        for layer, (_, candidates, clusters) in plan.items():
+        for layer, (_, _, clusters) in plan.items():
             keys = per_layer[layer - 1] + sizes.text_tokens
             flops += 2 * rows * (sizes.visual_tokens + sizes.text_tokens) * sizes.hidden  # raters
             flops += 2 * rows * keys * (sizes.heads * sizes.head_dim + ones + sizes.heads)
-            flops += 2 * candidates * clusters * sizes.hidden
+            flops += 2 * clusters * keys * sizes.hidden
         return flops
 
 
@@ -188,58 +186,60 @@ def _attention_of_ones(seen: ObservedLayer, rows_BR: Tensor) -> Tensor:
 
 
 class _Recycling:
-    """Puts merged tokens in the place of pruned ones, for rows of a batch that keep different numbers of tokens."""
+    """Collects what stays and what is merged, for rows of a batch that have different numbers of tokens."""
 
-    def __init__(self, seen: ObservedLayer) -> None:
-        self._seen = seen
-        tokens = seen.tokens
+    def __init__(self, seen: ObservedLayer, scores_BS: Tensor, clusters: int) -> None:
+        tokens, device = seen.tokens, scores_BS.device
+        self._seen, self._scores_BS = seen, scores_BS
+        self._clusters_K = torch.arange(clusters, device=device)
+        self._visual_first_BS = (~tokens.visual_BS).to(torch.uint8).argsort(dim=1, stable=True)
         self._keep_BS = ~tokens.visual_BS
-        self._hidden_BSD = seen.hidden_BSD
         self._numbers_BS = tokens.numbers_BS
-        self._order_BS = (torch.arange(tokens.length, device=self._keep_BS.device) * 2 * tokens.length).repeat(
-            len(self._keep_BS), 1
+        # Between two tokens there is room for merged ones.
+        self._order_BS = (torch.arange(tokens.length, device=device) * (clusters + 1)).expand_as(tokens.numbers_BS)
+        # Rows that merge nothing keep their last token as it is.
+        self._slots_BK = seen.last_B1.expand(-1, clusters)
+        self._weights_BKS = torch.zeros(*self._slots_BK.shape, tokens.length, device=device).scatter(
+            2, self._slots_BK[..., None], 1.0
         )
 
-    @cached_property
-    def _visual_first_BS(self) -> Tensor:
-        """Places of the visual tokens of every row, then of all others."""
-        return (~self._seen.visual_BS).to(torch.uint8).argsort(dim=1, stable=True)
-
-    def prune(
-        self,
-        rows: Sequence[int],
-        present: int,
-        scores_BS: Tensor,
-        kept: int,
-        candidates: int,
-        clusters: int,
-        earlier: int,
-    ) -> None:
-        """Decide for rows that have `present` visual tokens and made `earlier` merged ones before."""
-        rows_G1 = upload(rows, scores_BS.device)[:, None]
-        places_GN = self._visual_first_BS[rows_G1[:, 0], :present]
-        ranked_GN = places_GN.gather(1, rank(scores_BS[rows_G1, places_GN]))
-        self._keep_BS = self._keep_BS.index_put((rows_G1, ranked_GN[:, :kept]), self._keep_BS.new_ones(()))
-        if not clusters:
+    def prune(self, rows: Sequence[int], kept: int, candidates: int, clusters: int, earlier: int) -> None:
+        """Decide for rows that have equally many visual tokens and made `earlier` merged ones in stages before."""
+        seen, rows_G1 = self._seen, upload(rows, self._scores_BS.device)[:, None]
+        places_GN = self._visual_first_BS[rows_G1[:, 0], : seen.tokens.visual[rows[0]]]
+        ranked_GN = places_GN.gather(1, rank(self._scores_BS[rows_G1, places_GN]))
+        yes = self._keep_BS.new_ones(())
+        self._keep_BS = self._keep_BS.index_put((rows_G1, ranked_GN[:, :kept]), yes)
+        if clusters == 0:
             return
         pool_GC = ranked_GN[:, kept : kept + candidates]
-        hidden_GCD = self._seen.hidden_BSD[rows_G1, pool_GC]
-        centres_GK, members_GKC = cluster_by_density(hidden_GCD, clusters)
-        weights_GKC = members_GKC / members_GKC.sum(dim=2, keepdim=True)
-        merged_GKD = weights_GKC.to(hidden_GCD.dtype) @ hidden_GCD
-        slots_GK = pool_GC.gather(1, centres_GK)
-        number_K = torch.arange(clusters, device=rows_G1.device)
-        first_G1 = upload([self._seen.full.visual[row] for row in rows], rows_G1.device)[:, None] + earlier
-        last_G1 = places_GN[:, -1:]
-        self._keep_BS = self._keep_BS.index_put((rows_G1, slots_GK), self._keep_BS.new_ones(()))
-        self._hidden_BSD = self._hidden_BSD.index_put((rows_G1, slots_GK), merged_GKD)
-        self._numbers_BS = self._numbers_BS.index_put((rows_G1, slots_GK), first_G1 + number_K)
-        behind_GK = last_G1 * 2 * self._seen.tokens.length + 1 + number_K
+        centres_GK, members_GKC = cluster_by_density(seen.hidden_BSD[rows_G1, pool_GC], clusters)
+        slots_GK, weights_GKC = pool_GC.gather(1, centres_GK), members_GKC / members_GKC.sum(dim=2, keepdim=True)
+        self._keep_BS = self._keep_BS.index_put((rows_G1, slots_GK), yes)
+        number_K = self._clusters_K[:clusters]
+        behind_GK = self._order_BS[rows_G1, places_GN[:, -1:]] + 1 + number_K
         self._order_BS = self._order_BS.index_put((rows_G1, slots_GK), behind_GK)
+        numbers_GK = self._first_number(rows) + earlier + number_K
+        self._numbers_BS = self._numbers_BS.index_put((rows_G1, slots_GK), numbers_GK)
+        # Rows with fewer clusters than others repeat their last one.
+        repeated_K = self._clusters_K.clamp(max=clusters - 1)
+        self._slots_BK = self._slots_BK.index_put((rows_G1[:, 0],), slots_GK[:, repeated_K])
+        weights_GKS = torch.zeros_like(self._weights_BKS[rows_G1[:, 0]]).scatter(
+            2, pool_GC[:, None].expand(-1, len(repeated_K), -1), weights_GKC[:, repeated_K]
+        )
+        self._weights_BKS = self._weights_BKS.index_put((rows_G1[:, 0],), weights_GKS)
+
+    def _first_number(self, rows: Sequence[int]) -> Tensor:
+        """int64 `[G, 1]`, behind all numbers that a sample's tokens have had, also before the language model."""
+        original_G = upload([self._seen.full.visual[row] for row in rows], self._scores_BS.device)
+        entered_G = self._seen.prompt.tokens.numbers_BS[upload(rows, self._scores_BS.device)].amax(dim=1) + 1
+        return original_G.maximum(entered_G)[:, None]
 
     def choice(self, visual: Sequence[int]) -> Choice:
+        # With mRoPE positions stay, and so merged tokens stay in the places they take.
         order_BS = None if self._seen.family.mrope else self._order_BS
-        return Choice(self._keep_BS, visual, self._hidden_BSD, order_BS, self._numbers_BS)
+        merge = Merge(self._slots_BK, self._weights_BKS) if len(self._clusters_K) else None
+        return Choice(self._keep_BS, visual, order_BS=order_BS, numbers_BS=self._numbers_BS, merge=merge)
 
 
 def cluster_by_density(tokens_BCD: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
