@@ -1,12 +1,17 @@
 """VTW: from one layer on, no visual token is left."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from pruning import checks
 from pruning.base import InsideLLM
 from pruning.budget import Sizes
+from pruning.families import family_of
 from pruning.observed import ObservedLayer
 from pruning.tokens import Choice
 
@@ -19,7 +24,7 @@ class VTW(InsideLLM):
 
     Parameters:
         k: 0-based layer in front of which all visual tokens leave, at least 1. The authors take the first from 5 on
-            whose output stays close enough to the full model's; on LLaVA-1.5-7B that is 15.
+            whose output stays close enough to the full model's (`first_layer`); on LLaVA-1.5-7B that is 15.
     """
 
     name: ClassVar[str] = "vtw"
@@ -41,3 +46,31 @@ class VTW(InsideLLM):
 
     def choosing_flops(self, sizes: Sizes) -> int:
         return 0
+
+
+@torch.no_grad()
+def first_layer(model: PreTrainedModel, samples: Sequence[Mapping[str, Any]], most: float, *, start: int = 5) -> int:
+    """The first k from `start` on for which dropping changes the output little, as the authors find theirs.
+
+    Args:
+        samples: inputs of the model, one or several prompts each.
+        most: eta in the paper, the mean of KL(dropped || full) of the next token, in nats, that is still little.
+
+    Raises:
+        ValueError: no layer of the model comes that close.
+    """
+    full = [_next_token(model, sample) for sample in samples]
+    layers = len(family_of(model).layers)
+    for k in range(start, layers):
+        with VTW(k=k)(model):
+            dropped = [_next_token(model, sample) for sample in samples]
+        pairs = zip(dropped, full, strict=True)
+        divergence_B = torch.cat([(ours.exp() * (ours - theirs)).sum(dim=-1) for ours, theirs in pairs])
+        if divergence_B.mean() <= most:
+            return k
+    raise ValueError(f"no layer from {start} to {layers - 1} comes within most={most}: raise most")
+
+
+def _next_token(model: PreTrainedModel, sample: Mapping[str, Any]) -> Tensor:
+    """Log-probabilities `[B, V]` after left-padded prompts, float32."""
+    return model(**sample).logits[:, -1].float().log_softmax(dim=-1)
