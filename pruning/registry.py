@@ -23,6 +23,7 @@ from pruning.methods.tome import ToMe
 from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
 from pruning.methods.vtw import VTW
+from pruning.sequence import Sequence
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -46,6 +47,7 @@ METHODS: dict[str, type[Method]] = {
         VTW,
         DART,
         SparseVLM,
+        Sequence,
     )
 }
 

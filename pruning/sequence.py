@@ -1,0 +1,91 @@
+"""Two methods at once: one before the language model and one inside it."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Listed
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from pruning.base import BeforeLLM, InsideLLM, Method, Positions
+from pruning.budget import Sizes
+
+
+@dataclass
+class Sequence(Method):
+    """A method before the language model, then one inside it, over the tokens that the first one left.
+
+    Positions are those of the one and then of the other: a method inside the language model that keeps "original"
+    positions keeps those that the first one gave. Budgets and FLOPs are those of the whole.
+
+    Parameters:
+        methods: a method before the language model and one inside it, in this order. Each a `Method`, or a mapping of
+            its name and parameters such as {"name": "fastv", "k": 2, "r": 0.5}.
+
+    Example:
+        with Sequence([VisPruner(keep=192), FastV(k=2, r=0.5)])(model):
+            model.generate(**inputs)
+    """
+
+    name: ClassVar[str] = "sequence"
+
+    methods: Listed[Method | Mapping[str, Any]] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.methods, (str, Mapping)) or not isinstance(self.methods, Listed):
+            raise ValueError(f"methods must be a list of methods, not {self.methods!r}")
+        methods = [_made(method) for method in self.methods]
+        self.methods = methods
+        self._before, self._inside = _split(methods)
+
+    @property
+    def positions(self) -> Positions:  # type: ignore[override]
+        both = (self._before.positions, self._inside.positions)
+        return "repacked" if "repacked" in both else "original"
+
+    def parts(self) -> tuple[BeforeLLM | None, InsideLLM | None]:
+        return self._before, self._inside
+
+    def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
+        return self._inside.visual_tokens_per_layer(self._left(num_visual, num_layers), num_layers)
+
+    def choosing_flops(self, sizes: Sizes) -> int:
+        left = self._left(sizes.visual_tokens, sizes.layers)
+        return self._before.choosing_flops(sizes) + self._inside.choosing_flops(replace(sizes, visual_tokens=left))
+
+    def _left(self, num_visual: int, num_layers: int) -> int:
+        return self._before.visual_tokens_per_layer(num_visual, num_layers)[0]
+
+
+def _made(method: Any) -> Method:
+    from pruning import registry  # which lists this module's class
+
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, Mapping) or "name" not in method:
+        raise ValueError(f'methods: give each as a Method or as a mapping like {{"name": "fastv"}}, not {method!r}')
+    return registry.make(**method)
+
+
+def _split(methods: Listed[Method]) -> tuple[BeforeLLM, InsideLLM]:
+    names = [method.name for method in methods]
+    if len(methods) != 2:
+        raise ValueError(f"methods={names}: give two, one before the language model and one inside it")
+    (before, already_inside), (too, inside) = methods[0].parts(), methods[1].parts()
+    if before is not None and inside is not None and already_inside is None and too is None:
+        return before, inside
+    places = [_place(method) for method in methods]
+    if places == ["inside", "before"]:
+        raise ValueError(f"{names[1]} acts before the language model and {names[0]} inside it: list {names[1]} first")
+    if places[0] == places[1]:
+        where = {"before": "before the language model", "inside": "inside the language model"}.get(places[0], "twice")
+        raise ValueError(
+            f"{names[0]} and {names[1]} both act {where}, where one choice would undo the other: combine one method "
+            "before it with one inside it"
+        )
+    raise ValueError(f"{' and '.join(names)} cannot be combined: one of them already acts before and inside")
+
+
+def _place(method: Method) -> str:
+    before, inside = method.parts()
+    if before is not None and inside is not None:
+        return "both"
+    return "before" if before is not None else "inside"

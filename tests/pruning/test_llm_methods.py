@@ -1,0 +1,374 @@
+"""PyramidDrop, DART, VTW and SparseVLM beyond the golden cases: batches, families, budgets, and what they refuse."""
+
+import math
+from functools import cache
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import pruning
+from pruning.budget import InfeasibleBudget, Sizes, floor, mean_visual_tokens, solve
+from pruning.methods.fastv import FastV
+from pruning.methods.sparsevlm import SparseVLM, cluster_by_density
+from pruning.methods.vispruner import VisPruner
+from pruning.methods.vtw import first_layer
+from pruning.sequence import Sequence
+from tests.pruning.masking import hidden, visible
+from tests.tiny_models import FAMILIES, IMAGE, LAYERS, take_row
+
+PROMPTS = (1, 0, 2)
+GREEDY = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+LLAVA_7B = {"num_visual": 576, "num_layers": 32}
+METHODS = {
+    "vtw": pruning.make("vtw", k=2),
+    "pyramiddrop": pruning.make("pyramiddrop", layers=[1, 3, 4], ratio=0.6),
+    "dart": pruning.make("dart", k=2, max_tokens=17),
+    "dart, by index": pruning.make("dart", k=2, max_tokens=17, order="index_asc"),
+    "dart, as a set": pruning.make("dart", k=2, max_tokens=17, visual_pivots=2, text_pivots=3, order="cpython_set"),
+    "sparsevlm v1": pruning.make("sparsevlm", version="v1", layers=[0, 2, 3], share=0.6),
+    "sparsevlm v2": pruning.make("sparsevlm", version="v2", layers=[0, 2], table=[14, 7]),
+    "sequence": Sequence([VisPruner(keep=5), FastV(k=2, r=0.6)]),
+    "sequence, merging": Sequence(
+        [pruning.make("visionzip", dominant=4, contextual=2), SparseVLM(layers=[1], share=0.5)]
+    ),
+}
+# Where a token's place in the record tells its position: the unpruned model with hidden tokens is the same.
+IN_PLACE = ["vtw", "dart", "dart, by index", "dart, as a set", "sparsevlm v2", "sequence"]
+
+
+@cache
+def build(family: str, prompts: tuple[int, ...], attention: str = "sdpa"):
+    return FAMILIES[family](prompts, attention={"text_config": attention, "vision_config": "sdpa"})
+
+
+def run(model, inputs, method, **options):
+    with method(model) as record:
+        return model.generate(**inputs, **GREEDY | options), record
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pruning_equals_hiding_the_same_tokens(family, name, attention):
+    model, inputs = build(family, PROMPTS, attention)
+    oracle, _ = build(family, PROMPTS, "eager")
+    pruned, record = run(model, inputs, METHODS[name])
+    if METHODS[name].positions == "repacked" and not family.startswith("qwen"):
+        inputs = {**inputs, "position_ids": (visible(inputs, record, 0).cumsum(dim=1) - 1).clamp(min=0)}
+    with hidden(oracle, inputs, record):
+        expected = oracle.generate(**inputs, **GREEDY)
+    torch.testing.assert_close(torch.stack(pruned.logits), torch.stack(expected.logits), atol=2e-5, rtol=0)
+    assert record.visual_tokens[0][-1] < record.visual_tokens[0][0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batch_equals_singles_and_the_formula(family, name):
+    model, inputs = build(family, PROMPTS)
+    together, record = run(model, inputs, METHODS[name])
+    logits = torch.stack(together.logits, dim=1)
+    for row, images in enumerate(PROMPTS):
+        single, alone = run(model, take_row(inputs, PROMPTS, row), METHODS[name])
+        torch.testing.assert_close(logits[row], torch.stack(single.logits, dim=1)[0], atol=2e-5, rtol=0)
+        assert together.sequences[row, -3:].tolist() == single.sequences[0, -3:].tolist()
+        assert [numbers.tolist() for numbers in record.kept[row]] == [numbers.tolist() for numbers in alone.kept[0]]
+        assert record.merged[row] == alone.merged[0]
+        visual = int((inputs["input_ids"][row] == IMAGE).sum())
+        if images == 0:
+            assert record.visual_tokens[row] == [0] * LAYERS
+        elif images == 1 or not name.startswith("sequence"):  # before the language model each image is one alone
+            assert record.visual_tokens[row] == METHODS[name].visual_tokens_per_layer(visual, LAYERS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_decoding_without_cache_and_beams(name):
+    model, inputs = build("llava_next", (1, 2))
+    cached, _ = run(model, inputs, METHODS[name])
+    uncached, _ = run(model, inputs, METHODS[name], use_cache=False)
+    torch.testing.assert_close(torch.stack(cached.logits), torch.stack(uncached.logits), atol=2e-5, rtol=0)
+    assert cached.sequences.tolist() == uncached.sequences.tolist()
+    beams, _ = run(model, inputs, METHODS[name], num_beams=2)
+    again, _ = run(model, inputs, METHODS[name], num_beams=2, use_cache=False)
+    assert beams.sequences.tolist() == again.sequences.tolist()
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+@torch.no_grad()
+def test_pyramiddrop_ranks_by_the_attention_of_the_layer_to_come(family):
+    model, inputs = build(family, PROMPTS, "eager")
+    attentions = model(**inputs, output_attentions=True).attentions
+    with pruning.make("pyramiddrop", layers=[3], ratio=0.3)(model) as record:
+        model(**inputs)
+    for row in (0, 2):
+        places = (inputs["input_ids"][row] == IMAGE).nonzero()[:, 0]
+        scores = attentions[3][row, :, -1].mean(dim=0)[places]
+        assert record.kept[row][3].tolist() == sorted(scores.topk(int(len(places) * 0.3)).indices.tolist())
+        assert record.kept[row][2].tolist() == list(range(len(places)))
+
+
+@torch.no_grad()
+def test_dart_takes_turns_as_told_one_token_at_a_time():
+    model, inputs = build("llava", (1, 2))
+    output = model(**inputs, output_hidden_states=True)
+    for order in ("norm_desc", "index_asc", "cpython_set"):
+        method = pruning.make("dart", k=3, max_tokens=17, visual_pivots=3, text_pivots=2, order=order)
+        with method(model) as record:
+            model(**inputs)
+        for row in range(2):
+            ids = inputs["input_ids"][row]
+            pad = int((inputs["attention_mask"][row] == 0).sum())
+            visual = (ids == IMAGE).nonzero()[:, 0].tolist()
+            norms = output.past_key_values.layers[2].keys[row].abs().sum(dim=(0, 2)).tolist()
+            states = model.model.language_model.norm(output.hidden_states[3][row])
+            pivots = sorted(visual, key=lambda place: -norms[place])[:3]
+            text = sorted(range(visual[-1] + 1, len(ids)), key=lambda place: -norms[place])[:2]
+            kept = set(pivots)
+            turns = pivots + text
+            if order == "index_asc":
+                turns = sorted(turns)
+            elif order == "cpython_set":
+                turns = [place + pad for place in {place - pad for place in turns}]
+            for pivot in turns:
+                for _ in range(17 // 5):
+                    free = [place for place in visual if place not in kept]
+                    alike = torch.cosine_similarity(states[pivot], states[free], dim=-1)
+                    kept.add(free[int(alike.argmin())])
+            assert record.kept[row][3].tolist() == [visual.index(place) for place in sorted(kept)]
+
+
+def raters(embeddings, visual, text):
+    """By loops: text tokens that receive more than the mean."""
+    received = [0.0] * len(text)
+    for token in visual:
+        closeness = torch.tensor([float(embeddings[token] @ embeddings[word]) for word in text]).softmax(dim=0)
+        received = [old + float(new) for old, new in zip(received, closeness, strict=True)]
+    return [word for word, much in zip(text, received, strict=True) if much > sum(received) / len(received)]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@torch.no_grad()
+def test_sparsevlm_rates_by_text_behind_the_images(version):
+    model, inputs = build("llava", (1, 2), "eager")
+    output = model(**inputs, output_hidden_states=True, output_attentions=True)
+    entered = []
+    with SparseVLM(version=version, layers=[2], table=[12])(model) as record:
+        handle = model.model.language_model.layers[3].register_forward_pre_hook(
+            lambda module, args: entered.append(args[0])
+        )
+        model(**inputs)
+        handle.remove()
+    for row in range(2):
+        ids, pad = inputs["input_ids"][row], int((inputs["attention_mask"][row] == 0).sum())
+        visual = (ids == IMAGE).nonzero()[:, 0].tolist()
+        words = raters(output.hidden_states[0][row], visual, list(range(visual[-1] + 1, len(ids))))
+        attention = output.attentions[2][row]
+        if version == "v2":
+            half = model.config.text_config.head_dim // 2
+            for word in words:
+                for token in visual:
+                    # A generated position is a place less the padding; the model counts the padding in as 0.
+                    angles = [(word - token) * 10000.0 ** (-step / half) for step in range(half)]
+                    decay = 2 * sum(math.cos(angle) for angle in angles) / (2 * half) ** 0.5
+                    attention[:, word, token] /= decay
+        rated = attention.mean(dim=0)[words][:, visual].mean(dim=0)
+        ranked = rated.argsort(descending=True).tolist()
+        kept = record.kept[row][3].tolist()
+        assert kept[:12] == sorted(ranked[:12])
+        if version == "v2":
+            assert len(kept) == 12 and record.merged[row] == {}
+            continue
+        pruned = len(visual) - 12
+        candidates = ranked[12 : 12 + int(0.3 * pruned) + 1]
+        clusters = len(candidates) // 10 + 1
+        assert kept[12:] == [len(visual) + number for number in range(clusters)]
+        merged = [record.merged[row][number] for number in kept[12:]]
+        assert sorted(member for members in merged for member in members) == sorted(candidates)
+        # Behind the kept visual tokens stand the means of what entered layer 3, then the text behind the images.
+        behind = len(ids) - 1 - visual[-1]
+        means = torch.stack(
+            [output.hidden_states[3][row, [visual[m] for m in members]].mean(dim=0) for members in merged]
+        )
+        found = entered[0][row, -behind - clusters : -behind]
+        torch.testing.assert_close(found, means, atol=1e-5, rtol=1e-5)
+        assert pad == (0 if row == 1 else pad)
+
+
+def test_clusters_are_dense_and_apart():
+    points = torch.tensor([[0.0, 0], [0.1, 0], [0, 0.1], [5, 5], [5.1, 5], [5, 5.2], [0.1, 0.1]])
+    centres, members = cluster_by_density(points[None], 2)
+    assert {frozenset(row.nonzero()[:, 0].tolist()) for row in members[0]} == {
+        frozenset({0, 1, 2, 6}),
+        frozenset({3, 4, 5}),
+    }
+    assert all(members[0, number, centre] for number, centre in enumerate(centres[0].tolist()))
+    assert members.sum(dim=1).eq(1).all()
+
+
+def test_equal_densities_are_told_apart_by_index():
+    # Two pairs, each the other's nearest: as dense as one another within a pair.
+    points = torch.tensor([[0.0, 0], [0, 1], [9, 0], [9, 1]])
+    centres, members = cluster_by_density(points[None], 2)
+    assert sorted(centres[0].tolist()) == [0, 2]
+    assert sorted(row.nonzero()[:, 0].tolist() for row in members[0]) == [[0, 1], [2, 3]]
+    # Everything in one place: still as many clusters as asked, and every token in one of them.
+    centres, members = cluster_by_density(torch.ones(1, 6, 3), 3)
+    assert len(set(centres[0].tolist())) == 3 and members.sum(dim=1).eq(1).all() and members.any(dim=2).all()
+
+
+@pytest.mark.parametrize(
+    ("layers", "budget", "ratio"),
+    [([2, 8, 16], 192, 0.5596), ([2, 8, 16], 128, 0.4197), ([2, 8, 16], 64, 0.1916), ([8, 16, 24], 192, 0.2531)],
+)
+def test_pyramiddrop_reaches_a_budget(layers, budget, ratio):
+    method = solve("pyramiddrop", budget, **LLAVA_7B, layers=layers)
+    assert method.ratio == pytest.approx(ratio, abs=0.002)  # counts are whole: several ratios come as near
+    assert mean_visual_tokens(method.visual_tokens_per_layer(**LLAVA_7B)) == pytest.approx(budget, abs=0.5)
+
+
+def test_pyramiddrop_means_and_floor():
+    assert (
+        pruning.make("pyramiddrop").visual_tokens_per_layer(**LLAVA_7B) == [576] * 8 + [288] * 8 + [144] * 8 + [72] * 8
+    )
+    assert floor("pyramiddrop", **LLAVA_7B) == 144
+    with pytest.raises(InfeasibleBudget, match="144"):
+        solve("pyramiddrop", 128, **LLAVA_7B, layers=[8, 16, 24])
+
+
+@pytest.mark.parametrize(
+    ("version", "target", "mean"), [("v1", 192, 206.5), ("v1", 128, 145.4), ("v1", 96, 114.1), ("v1", 64, 82.3)]
+)
+def test_sparsevlm_tables_mean_more_than_their_names(version, target, mean):
+    method = pruning.make("sparsevlm", version=version, target=target)
+    assert mean_visual_tokens(method.visual_tokens_per_layer(**LLAVA_7B)) == pytest.approx(mean, abs=0.05)
+
+
+@pytest.mark.parametrize("share", ["50%", "33.3%", "22.2%", "11.1%"])
+@pytest.mark.parametrize(
+    ("name", "fixed"), [("dart", {}), ("sparsevlm", {"version": "v1"}), ("sparsevlm", {"version": "v2"})]
+)
+def test_budgets_are_met_or_named_infeasible(name, fixed, share):
+    try:
+        method = solve(name, share, **LLAVA_7B, **fixed)
+    except InfeasibleBudget as error:
+        assert float(share[:-1]) * 5.76 < error.floor
+    else:
+        mean = mean_visual_tokens(method.visual_tokens_per_layer(**LLAVA_7B))
+        assert mean == pytest.approx(float(share[:-1]) * 5.76, abs=4)  # DART's pivots take eight tokens at once
+
+
+def test_vtw_has_one_budget_a_layer():
+    assert solve("vtw", 270, **LLAVA_7B).k == 15
+    assert floor("vtw", **LLAVA_7B) == 18
+
+
+def test_a_sequence_reports_budgets_and_flops_of_the_whole():
+    before, inside = VisPruner(keep=192), FastV(k=2, r=0.5)
+    method = pruning.make("sequence", methods=[{"name": "vispruner", "keep": 192}, inside])
+    assert method == Sequence([before, inside])
+    assert method.visual_tokens_per_layer(**LLAVA_7B) == [192] * 2 + [96] * 30
+    sizes = Sizes(576, 40, 577, 1024, 16, 24, 4096, 32, 32, 128, 11008, 32)
+    assert method.choosing_flops(sizes) == before.choosing_flops(sizes) + 2 * (192 + 40) * 4096
+    with pytest.raises(ValueError, match="above the 100 visual tokens"):
+        method.visual_tokens_per_layer(100, 32)
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ([FastV(), VisPruner()], "vispruner acts before.*list vispruner first"),
+        ([FastV(), FastV()], "both act inside"),
+        ([VisPruner(), VisPruner()], "both act before"),
+        ([VisPruner()], "give two"),
+        ([Sequence([VisPruner(), FastV()]), FastV()], "already acts before and inside"),
+        ([VisPruner(), "fastv"], "'fastv'"),
+        ([{"keep": 4}, FastV()], "name"),
+        ([{"name": "vispruner", "keeps": 4}, FastV()], "no parameter 'keeps'"),
+        ("vispruner", "list"),
+    ],
+)
+def test_what_cannot_be_combined(methods, message):
+    with pytest.raises(ValueError, match=message):
+        Sequence(methods)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("vtw", {"k": 0}, "k must be"),
+        ("pyramiddrop", {"layers": [4, 2]}, "ascending"),
+        ("pyramiddrop", {"layers": []}, "at least one"),
+        ("pyramiddrop", {"layers": [0, 2]}, "layers must be"),
+        ("pyramiddrop", {"layers": 8}, "layers must list"),
+        ("pyramiddrop", {"ratio": 1.5}, "ratio must be"),
+        ("pyramiddrop", {"ratios": [0.5, 2]}, "ratios must be"),
+        ("dart", {"order": "random"}, "order must be one of norm_desc, index_asc, cpython_set"),
+        ("dart", {"max_tokens": 1.5}, "max_tokens must be"),
+        ("dart", {"visual_pivots": 0}, "visual_pivots must be"),
+        ("sparsevlm", {"version": "v3"}, "version must be one of v1, v2"),
+        ("sparsevlm", {"target": 100}, "target must be one of 192, 128, 96, 64"),
+        ("sparsevlm", {"table": [9, 5]}, "one a layer"),
+        ("sparsevlm", {"table": [9, 5, 2], "share": 0.5}, "give one of them"),
+        ("sparsevlm", {"share": -0.5}, "share must be"),
+    ],
+)
+def test_bad_parameters(name, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        pruning.make(name, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("vtw", {"k": 6}, "6 decoder layers: lower k"),
+        ("pyramiddrop", {"layers": [2, 8]}, "6 decoder layers"),
+        ("pyramiddrop", {"layers": [2, 3], "ratios": [0.5]}, "one ratio a layer"),
+        ("dart", {"k": 6}, "6 decoder layers: lower k"),
+        ("dart", {"max_tokens": 40}, "keep 44 of 36"),
+        ("sparsevlm", {"layers": [2, 5], "share": 0.5}, "must follow"),
+        ("pyramiddrop", {"layers": [2, 3], "ratios": [0.2, 0.5]}, "cannot keep 18 of 7"),
+    ],
+)
+def test_parameters_that_do_not_fit_the_model(name, parameters, message):
+    model, inputs = build("llava", (1,))
+    with pytest.raises(ValueError, match=message), pruning.make(name, **parameters)(model):
+        model(**inputs)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "," not in name and name != "sequence"])
+@torch.no_grad()
+def test_choosing_flops_equal_the_counter(name):
+    model, inputs = build("llava", (1,))
+    counted = 0
+
+    class Counting(type(METHODS[name])):
+        def choose(self, seen, counts):
+            nonlocal counted
+            with FlopCounterMode(display=False) as counter:
+                choice = super().choose(seen, counts)
+                if choice.merge is not None:
+                    choice.merge.apply(seen.hidden_BSD)
+            counted += counter.get_total_flops()
+            return choice
+
+    method = Counting(**vars(METHODS[name]))
+    with method(model):
+        model(**inputs)
+    sizes = Sizes.of(model.config, visual_tokens=36, text_tokens=inputs["input_ids"].shape[1] - 36)
+    assert method.choosing_flops(sizes) == pytest.approx(counted, rel=0.01)
+
+
+@torch.no_grad()
+def test_the_first_layer_for_vtw_is_where_the_output_stops_changing():
+    model, inputs = build("llava", (1,))
+    full = model(**inputs).logits[0, -1].log_softmax(dim=-1)
+    divergences = {}
+    for k in range(1, LAYERS):
+        with pruning.make("vtw", k=k)(model):
+            dropped = model(**inputs).logits[0, -1].log_softmax(dim=-1)
+        divergences[k] = float((dropped.exp() * (dropped - full)).sum())
+    for k, divergence in divergences.items():
+        first = min(layer for layer, other in divergences.items() if other <= divergence + 1e-6)
+        assert first_layer(model, [inputs], divergence + 1e-6, start=1) == first <= k
+    with pytest.raises(ValueError, match="raise most"):
+        first_layer(model, [inputs], 0.0, start=1)
