@@ -29,7 +29,8 @@ class CDPruner(KeepPerImage):
     With `clip`, relevance is the authors': the negated cosine of patches and question in CLIP's joint space (patches
     that are least like the question there are those with the global information). Models hold only the vision half of
     CLIP, so the other half is passed in. Without it, as for towers other than CLIP, relevance is the cosine of the
-    projected tokens with the mean embedding of the prompt's text in the language model, not negated.
+    projected tokens with the mean embedding of the prompt's text in the language model, not negated. (Decoding without
+    a KV cache runs the prompt anew with all that was generated, which then counts as text.)
 
     Parameters:
         keep: tokens kept of every image.

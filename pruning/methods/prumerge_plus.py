@@ -28,8 +28,9 @@ class PruMergePlus(PruMerge):
         if self.ratio is not None:
             step = int(1 / self.ratio)
             return int(num_visual * self.ratio), range(step // 2, num_visual - 1, step)
-        spaced = (self.keep or 0) // 2  # of keep - 1, as one is the extra token
-        return (self.keep or 0) - 1 - spaced, [(2 * place + 1) * num_visual // (2 * spaced) for place in range(spaced)]
+        kept = (self.keep or 0) - 1  # besides the extra token
+        spaced = kept // 2
+        return kept - spaced, [(2 * place + 1) * num_visual // (2 * spaced) for place in range(spaced)]
 
     def sample(self, share_B1: Tensor, num_visual: int) -> Tensor:
         step_B1 = ((1 / share_B1).long() // 3).clamp(min=1)

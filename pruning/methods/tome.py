@@ -43,9 +43,9 @@ class ToMe(KeepPerImage):
     @contextmanager
     def __call__(self, model: PreTrainedModel) -> Iterator[Record]:
         family = family_of(model)
-        # [CLS] in the prompt has no place of its own among the patches.
-        whole = isinstance(model, LlavaForConditionalGeneration) and isinstance(model.config.vision_feature_layer, int)
-        if not whole or model.config.vision_feature_select_strategy != "default":
+        if not isinstance(model, LlavaForConditionalGeneration) or not isinstance(
+            model.config.vision_feature_layer, int
+        ):
             with super().__call__(model) as record:
                 yield record
             return
@@ -98,5 +98,6 @@ class InTower(ToMe):
     merging: TowerMerging = field(kw_only=True)
 
     def select(self, seen: Observed) -> Tensor | Merged:
+        seen.features_BNC  # noqa: B018 - refuses a [CLS] in the prompt
         owners_BN = self.merging.owners_BN
         return self.in_raster_order(seen, owners_BN[upload(seen.images, owners_BN.device)], None)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditionalGeneration
 
 import pruning
 from pruning import budget
@@ -11,7 +11,7 @@ from pruning.budget import Sizes
 from pruning.merging import Clusters
 from pruning.methods.cdpruner import clip_relevance, conditional_dpp
 from tests.pruning.masking import hidden
-from tests.tiny_models import CLIP, FAMILIES, IMAGE, LAYERS, take_row, tiny_llava, tiny_qwen2_vl
+from tests.tiny_models import CLIP, FAMILIES, IMAGE, LAYERS, TEXT, take_row, tiny_llava, tiny_qwen2_vl
 
 PARAMETERS = {
     "fastervlm": {"keep": 5},
@@ -160,6 +160,36 @@ def test_parameters_that_do_not_fit_the_image(name, parameters):
     model, inputs = tiny_llava((1,))
     with pytest.raises(ValueError, match=r"36"):
         run(model, inputs, name, **parameters)
+
+
+def llava_with(vision, strategy):
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config={"model_type": "llama", **TEXT},
+        image_token_index=IMAGE,
+        vision_feature_select_strategy=strategy,
+    )
+    return LlavaForConditionalGeneration(config).eval()
+
+
+@pytest.mark.parametrize(("name", "parameters"), CASES, ids=CASE_NAMES)
+def test_towers_without_cls(name, parameters):
+    model = llava_with({**CLIP, "model_type": "siglip_vision_model", "vision_use_head": False}, "full")
+    _, inputs = tiny_llava((1, 2))
+    logits, record = run(model, inputs, name, **parameters)
+    assert logits.isfinite().all()
+    if "keep" in parameters:
+        assert [counts[0] for counts in record.visual_tokens] == [5, 10]
+
+
+@pytest.mark.parametrize("name", ["visionzip", "prumerge", "tome"])
+def test_cls_in_the_prompt_is_refused(name):
+    model = llava_with(CLIP, "full")
+    _, inputs = tiny_llava((1,))
+    inputs["input_ids"] = torch.cat([torch.tensor([[7, IMAGE]]), inputs["input_ids"][:, 3:]], dim=1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    with pytest.raises(ValueError, match="vision_feature_select_strategy"):
+        run(model, inputs, name, **PARAMETERS[name])
 
 
 def test_authors_settings():
