@@ -25,7 +25,7 @@ def draw(results: Path) -> Figure:
     figure = style.new_figure(style.COLUMN_WIDTH, 2.4 + style.legend_height(methods, _LEGEND_COLUMNS))
     axes = figure.subplots()
     draw_panel(axes, accuracy, "flops")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("FLOPs of prefill per question")

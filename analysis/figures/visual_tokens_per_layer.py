@@ -48,14 +48,14 @@ def draw(results: Path) -> Figure:
 
 def _draw_panel(axes: Axes, counts_of: dict[str, str]) -> None:
     """Lines of one budget. `counts_of`: method -> JSON list of the visual tokens entering each layer."""
-    for method, text in counts_of.items():
+    for rank, (method, text) in enumerate(counts_of.items()):
         same = [name for name, other in counts_of.items() if other == text]
         points = _APART * ((len(same) - 1) / 2 - same.index(method))
         apart = ScaledTranslation(points / 72, points / 72, axes.figure.dpi_scale_trans)
         look, counts = style.look(method), json.loads(text)
         (line,) = axes.plot(
             np.arange(len(counts)), counts, color=look.colour, marker=look.marker, markersize=2.8, linewidth=0.8,
-            markevery=(same.index(method) % len(counts), len(counts)), drawstyle="steps-mid", clip_on=False,
+            markevery=(rank % len(counts), len(counts)), drawstyle="steps-mid", clip_on=False,
         )  # fmt: skip
         line.set_transform(axes.transData + apart)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
