@@ -25,6 +25,8 @@ COLUMNS = ["id", "type", "answer", "method", "budget", "prediction", "correct", 
 def layers_per_token(kept: Sequence[dict[str, Any]], num_visual: int, layers: int) -> np.ndarray:
     """How many decoder layers each visual token enters, int64 `[num_visual]`.
 
+    Tokens made by merging inside the language model have numbers from `num_visual` on, and no place in the image.
+
     Args:
         kept: for each layer where the visual tokens change, ascending, its number and their `indices` from there on.
         num_visual: visual tokens of the prompt.
@@ -34,7 +36,8 @@ def layers_per_token(kept: Sequence[dict[str, Any]], num_visual: int, layers: in
     present, since = np.arange(num_visual), 0
     for change in kept:
         entered[present] += change["layer"] - since
-        present, since = np.asarray(change["indices"], dtype=np.int64), change["layer"]
+        entering, since = np.asarray(change["indices"], dtype=np.int64), change["layer"]
+        present = entering[entering < num_visual]
     entered[present] += layers - since
     return entered
 

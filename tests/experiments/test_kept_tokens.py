@@ -70,3 +70,8 @@ def test_table(predictions):
 def test_needs_the_full_model_and_another_method(predictions, methods):
     with pytest.raises(ValueError, match="`full` and of at least one other"):
         table(predictions[predictions["method"].isin(methods)])
+
+
+def test_tokens_made_by_merging_are_no_places_of_the_image() -> None:
+    kept = [{"layer": 1, "indices": [0, 2, 4, 5]}]
+    assert layers_per_token(kept, num_visual=4, layers=3).tolist() == [3, 1, 3, 1]
