@@ -159,7 +159,7 @@ def test_sparsevlm_rates_by_text_behind_the_images(version):
         model(**inputs)
         handle.remove()
     for row in range(2):
-        ids, pad = inputs["input_ids"][row], int((inputs["attention_mask"][row] == 0).sum())
+        ids = inputs["input_ids"][row]
         visual = (ids == IMAGE).nonzero()[:, 0].tolist()
         words = raters(output.hidden_states[0][row], visual, list(range(visual[-1] + 1, len(ids))))
         attention = output.attentions[2][row]
@@ -167,7 +167,6 @@ def test_sparsevlm_rates_by_text_behind_the_images(version):
             half = model.config.text_config.head_dim // 2
             for word in words:
                 for token in visual:
-                    # A generated position is a place less the padding; the model counts the padding in as 0.
                     angles = [(word - token) * 10000.0 ** (-step / half) for step in range(half)]
                     decay = 2 * sum(math.cos(angle) for angle in angles) / (2 * half) ** 0.5
                     attention[:, word, token] /= decay
@@ -191,7 +190,20 @@ def test_sparsevlm_rates_by_text_behind_the_images(version):
         )
         found = entered[0][row, -behind - clusters : -behind]
         torch.testing.assert_close(found, means, atol=1e-5, rtol=1e-5)
-        assert pad == (0 if row == 1 else pad)
+
+
+@torch.no_grad()
+def test_merged_tokens_of_later_stages_get_numbers_of_their_own():
+    model, inputs = build("llava", (1, 2))
+    with SparseVLM(layers=[0, 2, 3], table=[12, 8, 3])(model) as record:
+        model(**inputs)
+    for row, visual in enumerate((36, 72)):
+        made = sorted(record.merged[row])
+        assert made == list(range(visual, visual + len(made))) and len(made) >= 3
+        # The last ones enter layer 4; a token is merged at most once.
+        assert record.kept[row][4].tolist()[-1] == made[-1]
+        members = [member for parts in record.merged[row].values() for member in parts]
+        assert len(members) == len(set(members))
 
 
 def test_clusters_are_dense_and_apart():
