@@ -35,8 +35,8 @@ def markdown(accuracy: pd.DataFrame) -> str:
     caption = (
         f"Accuracy in percent (with its confidence interval) of {feasible['model'].iloc[0]} on "
         f"{feasible['benchmark'].iloc[0]}, n = {feasible['n'].max()} questions, by budget: mean visual tokens over the "
-        "decoder layers, as a share of all. Bold: the best method at a budget, full and oracle aside. Where a method "
-        "cannot reach a budget: its floor in mean visual tokens."
+        "decoder layers, as a share of all. Bold: the best method at a budget, full and oracle aside. Where no "
+        "setting of a method comes near a budget: its floor, the fewest mean visual tokens that it reaches."
     )
     return "\n".join([*lines, "", caption, ""])
 
