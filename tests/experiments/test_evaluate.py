@@ -138,10 +138,10 @@ def test_finished_cells_are_used_again_until_something_they_depend_on_changes(fo
     assert len(parts("random")) == len(known) + 2, "cells of another model's weights were used"
 
 
-def test_other_questions_with_the_same_ids_are_other_cells(folder: Path) -> None:
-    run("random", budgets=[0.5], questions=8)
-    workspace.write_benchmark(folder / "data/scenes/evaluation.parquet", 15)
-    run("random", budgets=[0.5], questions=8)
+def test_other_images_under_the_same_ids_are_other_cells(folder: Path) -> None:
+    run("random", budgets=[0.5])
+    workspace.write_benchmark(folder / "data/scenes/evaluation.parquet", 12, seed=1)
+    run("random", budgets=[0.5])
     assert len(parts("random")) == 2
 
 

@@ -35,9 +35,9 @@ def write_parameters(folder: Path, parameters: dict[str, Any]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
 
 
-def write_benchmark(path: Path, questions: int) -> None:
+def write_benchmark(path: Path, questions: int, seed: int = 0) -> None:
     """Questions of the three `TYPES` in turn, each about an image of its own."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     rows = []
     for number in range(questions):
         buffer = io.BytesIO()
