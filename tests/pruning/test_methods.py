@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pruning
 from pruning.budget import Sizes
-from pruning.methods.oracle import Oracle
+from pruning.methods.random import _scramble
 from pruning.methods.vispruner import VisPruner
 from tests.tiny_models import FAMILIES, tiny_llava
 
@@ -25,6 +25,11 @@ def test_random_differs_by_seed_and_image_only():
     assert first == third != second
     assert kept(model, inputs, "random", keep=12, seed=0)[0] == first
     assert kept(model, inputs, "random", keep=12, seed=1)[0] != first
+
+
+def test_random_numbers_are_those_of_splitmix64():
+    """The first output for seed 0, 0xE220A8397B1DCDAF, as a signed number."""
+    assert _scramble(torch.tensor(-0x61C8864680B583EB)).item() == 0xE220A8397B1DCDAF - 2**64
 
 
 def test_random_is_uniform():
@@ -137,7 +142,3 @@ def test_choosing_flops_equal_the_counter(family, name, parameters):
     visual = int((inputs["input_ids"] == model.config.image_token_id).sum())
     sizes = Sizes.of(model.config, visual_tokens=visual, text_tokens=inputs["input_ids"].shape[1] - visual)
     assert method.choosing_flops(sizes) == pytest.approx(Counted.flops, rel=0.01)
-
-
-def test_oracle_is_a_random_method_with_boxes():
-    assert Oracle(keep=3).boxes == ()
