@@ -1,4 +1,4 @@
-"""How sure an accuracy is: intervals of a share of correct answers."""
+"""How sure an accuracy is, and a difference: intervals of a share of correct answers, paired tests of two methods."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,3 +26,39 @@ def accuracy_interval(
     means = np.random.default_rng(seed).binomial(n, right / n, size=resamples) / n
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def mcnemar(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
+    """Exact McNemar test of two methods on the same questions (McNemar 1947, with the binomial distribution).
+
+    Only questions that one method answers and the other does not tell them apart; if neither is better, each such
+    question is a fair coin.
+
+    Args:
+        first, second: 0/1 answers in the same order of questions.
+
+    Returns:
+        Questions only the first answers, questions only the second answers, and the two-sided p-value (1 where there is
+        no such question).
+
+    Raises ValueError for unequal lengths, no answers, or values other than 0 and 1.
+    """
+    ours, theirs = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if ours.shape != theirs.shape or ours.size == 0 or not np.isin([ours, theirs], (0.0, 1.0)).all():
+        raise ValueError("a paired test needs the answers of both methods to the same questions, each 0 or 1")
+    only_first, only_second = int((ours > theirs).sum()), int((theirs > ours).sum())
+    differing = only_first + only_second
+    return only_first, only_second, float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Holm's step-down correction (Holm 1979): p-values `[M]` that hold for all M tests together.
+
+    Rejecting where the result is at most alpha keeps the chance of even one false rejection at alpha or below.
+    """
+    given = np.asarray(p_values, dtype=float)
+    order = given.argsort(kind="stable")
+    steps = np.arange(len(given), 0, -1)
+    corrected = np.empty_like(given)
+    corrected[order] = np.minimum(np.maximum.accumulate(given[order] * steps), 1.0)
+    return corrected

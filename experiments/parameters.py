@@ -100,6 +100,12 @@ class Accuracy(Section):
     seed: Seed
 
 
+class Significance(Section):
+    """experiments/significance.py: the level at which a corrected difference counts."""
+
+    alpha: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+
+
 class Parameters(Section):
     """All of params.yaml."""
 
@@ -109,6 +115,7 @@ class Parameters(Section):
     capture_attention: CaptureAttention
     evaluate: Evaluate
     accuracy: Accuracy
+    significance: Significance
     figures: list[str]
 
     @field_validator("model")

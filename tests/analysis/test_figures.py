@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -118,6 +119,17 @@ def write_training(folder: Path) -> None:
     pd.DataFrame(rows).to_csv(folder / "training.csv", index=False)
 
 
+def write_significance(folder: Path, methods: tuple[str, ...] = METHODS) -> None:
+    """All pairs at two budgets: earlier methods are better, by 10 points a place; neighbours are not told apart."""
+    rows = [
+        {"budget": budget, "first": first, "second": second, "difference": 0.1 * (j - i), "significant": j - i > 1}
+        for budget in (0.5, 0.111)
+        for (i, first), (j, second) in itertools.combinations(enumerate(methods), 2)
+        if budget == 0.5 or "fastv" not in (first, second)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "significance.csv", index=False)
+
+
 def write_images(path: Path, ids: list[str]) -> None:
     """Example images as the benchmark's parquet file holds them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +146,7 @@ def results(tmp_path, monkeypatch) -> Path:
     write_accuracy(tmp_path)
     write_attention(tmp_path)
     write_training(tmp_path)
+    write_significance(tmp_path)
     write_kept_tokens(tmp_path, ["a", "b"], tokens=16)
     write_images(tmp_path / "data/scenes/evaluation.parquet", ["a", "b", "c"])
     monkeypatch.chdir(tmp_path)
@@ -202,6 +215,17 @@ def test_kept_tokens_shows_methods_boxes_and_answers(results):
     boxes = [patch for axes in figure.findobj(Axes) for patch in axes.patches]
     assert len(boxes) == 2 * len(METHODS)
     np.testing.assert_allclose(boxes[0].get_bbox().extents, [0.1, 0.1, 0.4, 0.5])
+
+
+def test_significance_matrices_are_antisymmetric_and_leave_out_what_may_be_chance(results):
+    figure = drawn("significance", results)
+    half, tenth = (axes.images[0].get_array() for axes in figure.axes[:2])
+    order = style.ordered(METHODS)
+    full, oracle, random = (order.index(method) for method in ("full", "oracle", "random"))
+    assert half[full, random] == half[random, full] == 0  # neighbours in the file
+    assert half[full, oracle] == pytest.approx(30) and half[oracle, full] == pytest.approx(-30)
+    unreached = np.ma.getmaskarray(tenth)[order.index("fastv")]
+    assert unreached.all() and not np.ma.getmaskarray(half)[order.index("fastv"), full]
 
 
 def test_looks_differ_and_unknown_methods_keep_theirs():

@@ -1,10 +1,12 @@
 """A folder like the repository's, with a tiny model and a few questions, that the stages run in."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
@@ -56,3 +58,17 @@ def write_benchmark(path: Path, questions: int, seed: int = 0) -> None:
     features = Features({**text, "image": ImageFeature(), "boxes": List(List(Value("float32")))})
     path.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_list(rows, features=features).to_parquet(path)
+
+
+def write_predictions(folder: Path, method: str, cells: dict[float, pd.DataFrame | float]) -> None:
+    """The two files of an evaluated method: its answers at every budget, or the floor where it cannot reach one."""
+    answered = [table.assign(method=method, budget=b) for b, table in cells.items() if isinstance(table, pd.DataFrame)]
+    described = [
+        {"method": method, "budget": budget, "feasible": isinstance(cell, pd.DataFrame)}
+        | {"floor": None if isinstance(cell, pd.DataFrame) else cell}
+        for budget, cell in cells.items()
+    ]
+    predictions = folder / "results/predictions"
+    predictions.mkdir(parents=True, exist_ok=True)
+    pd.concat(answered).to_parquet(predictions / f"{method}.parquet")
+    (predictions / f"{method}.json").write_text(json.dumps(described))
