@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import flops as formulas
-from experiments import accuracy, evaluate, flops, models, tables
+from experiments import accuracy, evaluate, flops, models
 from experiments.parameters import Parameters, load_parameters
 from tests.experiments import workspace
 
@@ -89,15 +89,6 @@ def test_metrics_and_plot_are_the_overall_accuracies(parameters: Parameters) -> 
     plot = accuracy.by_budget(table)
     assert plot["method"].tolist() == ["full", "random", "random", "fastv"]
     assert plot.set_index(["method", "budget"]).loc[("random", 0.5), "accuracy"] == 0.5
-
-
-def test_markdown_table(parameters: Parameters) -> None:
-    table = accuracy.table(parameters)
-    lines = tables.markdown(table).splitlines()
-    assert lines[0] == "| method | 100.0% | 50.0% | 25.0% |"
-    assert [line.split("|")[1].strip() for line in lines[2:5]] == ["full", "random", "fastv"]
-    assert "| **50.0** (" in lines[3] and "**" not in lines[2]
-    assert lines[4].count("floor 12.") == 1 and "n = 40" in lines[-1]
 
 
 def test_files_of_methods_no_longer_asked_for_are_left_out(parameters: Parameters) -> None:
