@@ -62,3 +62,21 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     corrected = np.empty_like(given)
     corrected[order] = np.minimum(np.maximum.accumulate(given[order] * steps), 1.0)
     return corrected
+
+
+def mean_interval(
+    values: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of any values, those of single questions being drawn again.
+
+    Where all values are equal, or there is one only, both ends are that value. Raises ValueError for no values.
+    """
+    drawn_from = np.asarray(values, dtype=float)
+    if drawn_from.size == 0:
+        raise ValueError("an interval of a mean needs at least one value")
+    if (drawn_from == drawn_from[0]).all():
+        return float(drawn_from[0]), float(drawn_from[0])
+    interval = stats.bootstrap(
+        (drawn_from,), np.mean, confidence_level=confidence, n_resamples=resamples, method="percentile", rng=seed
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

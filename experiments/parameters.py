@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import pruning
 from experiments import benchmarks, figures, models
@@ -106,6 +106,43 @@ class Significance(Section):
     alpha: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
+class FreeForm(Section):
+    """experiments/free_form.py
+
+    Attributes:
+        questions: size of the subset; 0 takes every free-form question.
+        budgets: as in `evaluate`.
+        methods: keys of evaluate.methods, which has their parameters.
+    """
+
+    questions: Annotated[int, Field(ge=0)]
+    seed: Seed
+    batch_size: Count
+    max_new_tokens: Count
+    budgets: Annotated[list[Fraction], Field(min_length=1)]
+    methods: Annotated[list[str], Field(min_length=1)]
+
+
+class Judge(Section):
+    """experiments/judge.py: a language model behind an OpenAI-compatible endpoint.
+
+    Attributes:
+        url: of the endpoint, such as http://localhost:8000/v1.
+        model: its name there.
+        key_file: a file that holds the key and nothing else; null where the server wants none.
+        retries: further tries after a refused or lost request, with growing waits.
+        timeout: seconds for one reply.
+        workers: requests under way at a time.
+    """
+
+    url: str
+    model: str
+    key_file: str | None = None
+    retries: Annotated[int, Field(ge=0)] = 5
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 120.0
+    workers: Count = 8
+
+
 class Parameters(Section):
     """All of params.yaml."""
 
@@ -116,6 +153,8 @@ class Parameters(Section):
     evaluate: Evaluate
     accuracy: Accuracy
     significance: Significance
+    free_form: FreeForm
+    judge: dict[str, Judge]
     figures: list[str]
 
     @field_validator("model")
@@ -123,6 +162,12 @@ class Parameters(Section):
     def _model_exists(cls, model: str) -> str:
         models.find(model)
         return model
+
+    @model_validator(mode="after")
+    def _free_form_methods_are_evaluated(self) -> "Parameters":
+        for name in self.free_form.methods:
+            _one_of("method in free_form.methods", name, self.evaluate.methods)
+        return self
 
     @field_validator("figures")
     @classmethod

@@ -1,5 +1,6 @@
 """What is asked: benchmarks as tables of questions about images."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +22,24 @@ def path(name: str) -> Path:
     return BENCHMARKS[name]
 
 
-def load(name: str, questions: int = 0, seed: int = 0) -> Dataset:
-    """The questions of a benchmark that have one right answer, in the order of the file.
+def load(name: str, questions: int = 0, seed: int = 0, types: Collection[str] = ()) -> Dataset:
+    """Questions of a benchmark, in the order of the file.
 
     Args:
         name: a key of `BENCHMARKS`.
         questions: size of a subset balanced over the question types; 0 takes every question.
         seed: which questions the subset holds.
+        types: question types to take; none named: those that have one right answer.
     Raises:
         ValueError: unknown benchmark, or a subset larger than the benchmark.
         FileNotFoundError: the benchmark's file is missing.
     """
     # A table read from memory: `datasets` would otherwise copy the file into a cache in the user's home.
     dataset = Dataset(InMemoryTable(pyarrow.parquet.read_table(path(name))))
-    types = np.asarray(dataset["type"])
-    chosen = np.flatnonzero(~np.isin(types, FREE_FORM))
+    kinds = np.asarray(dataset["type"])
+    chosen = np.flatnonzero(np.isin(kinds, list(types)) if types else ~np.isin(kinds, FREE_FORM))
     if questions:
-        chosen = chosen[balanced(types[chosen], questions, seed)]
+        chosen = chosen[balanced(kinds[chosen], questions, seed)]
     return dataset.select(chosen)
 
 

@@ -29,6 +29,8 @@ def make(folder: Path, questions: int = 12, **evaluate: Any) -> Path:
     parameters["model"] = "tiny"
     parameters["evaluate"] |= {"questions": 0, "batch_size": 4, "max_new_tokens": 3, "budgets": [1.0, 0.5, 0.25]}
     parameters["evaluate"] |= {"methods": METHODS} | evaluate
+    parameters["free_form"] |= {"questions": 0, "batch_size": 4, "max_new_tokens": 3, "budgets": [1.0, 0.5, 0.05]}
+    parameters["free_form"]["methods"] = list(parameters["evaluate"]["methods"])
     write_parameters(folder, parameters)
     return folder
 
@@ -37,8 +39,8 @@ def write_parameters(folder: Path, parameters: dict[str, Any]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
 
 
-def write_benchmark(path: Path, questions: int, seed: int = 0) -> None:
-    """Questions of the three `TYPES` in turn, each about an image of its own."""
+def write_benchmark(path: Path, questions: int, seed: int = 0, caption: str = "yes") -> None:
+    """Questions of the three `TYPES` in turn, each about an image of its own; `caption` answers those for one."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(questions):
@@ -49,7 +51,7 @@ def write_benchmark(path: Path, questions: int, seed: int = 0) -> None:
                 "id": f"q{number:03d}",
                 "image": {"bytes": buffer.getvalue(), "path": None},
                 "question": QUESTIONS[number % 3],
-                "answer": "yes",
+                "answer": caption if TYPES[number % 3] == "caption" else "yes",
                 "type": TYPES[number % 3],
                 "boxes": [[0.0, 0.0, 0.5, 0.33]],
             }

@@ -1,0 +1,109 @@
+"""Captions under pruning, scored by the facts they state: `python -m experiments.free_form`.
+
+Reads the sections `model`, `evaluate` (the methods' own parameters) and `free_form` of params.yaml. Writes
+
+- results/free_form.parquet: one row per method, budget and question, with the text and its `precision`, `recall`, `f1`;
+- results/free_form.csv: their means over the questions, F1 with a bootstrap interval, and floors where infeasible.
+
+`experiments.judge` has a language model score the same texts.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from datasets import Dataset
+from tqdm import tqdm
+
+from analysis.significance import mean_interval
+from experiments import answers, benchmarks, cells, models
+from experiments.parameters import Parameters, load_parameters
+from experiments.predictions import budgets_of
+from experiments.testbed.facts import score_facts
+from pruning.budget import InfeasibleBudget, solve
+
+TEXTS = Path("results/free_form.parquet")
+RESULT = Path("results/free_form.csv")
+
+
+def run(parameters: Parameters, questions: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All cells: a table of texts and a table of cells (`method`, `budget`, `feasible`, `floor`)."""
+    settings = parameters.free_form
+    model, processor = models.load(parameters.model)
+    batches = list(answers.make_batches(processor, model.config, questions, settings.batch_size))
+    layers = model.config.get_text_config().num_hidden_layers
+    wanted = [(name, budget) for name in settings.methods for budget in budgets_of(name, settings.budgets)]
+    texts, described = [], []
+    with answers.side_by_side(model) as copies, tqdm(total=len(wanted) * len(questions), unit="text") as progress:
+        for name, budget in wanted:
+            cell: dict[str, Any] = {"method": name, "budget": budget, "feasible": True, "floor": None}
+            described.append(cell)
+            try:
+                methods = {
+                    count: solve(
+                        name, budget * count, num_visual=count, num_layers=layers, **parameters.evaluate.methods[name]
+                    )
+                    for count in sorted({batch.visual_tokens for batch in batches})
+                }
+            except InfeasibleBudget as error:
+                cell |= {"feasible": False, "floor": error.floor}
+                progress.update(len(questions))
+                continue
+            for answered in answers.answer_all(copies, processor, methods, batches, settings.max_new_tokens):
+                texts += [{"row": row, "method": name, "budget": budget, **answer} for row, answer in answered.items()]
+                progress.update(len(answered))
+    return pd.DataFrame(texts), pd.DataFrame(described)
+
+
+def scored(texts: pd.DataFrame, questions: Dataset) -> pd.DataFrame:
+    """The texts with their questions and the scores of their facts, in the benchmark's order within each cell."""
+    asked = questions["question"]
+    scores = [score_facts(text, right) for text, right in zip(texts["prediction"], texts["answer"], strict=True)]
+    table = texts.assign(question=[asked[row] for row in texts["row"]])
+    table = pd.concat([table, pd.DataFrame(scores, index=table.index)], axis=1)
+    columns = ["id", "method", "budget", "question", "answer", "prediction", "precision", "recall", "f1"]
+    cell_order = table.groupby(["method", "budget"], sort=False).ngroup()
+    return table.assign(cell=cell_order).sort_values(["cell", "row"])[columns].reset_index(drop=True)
+
+
+def summary(table: pd.DataFrame, described: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """One row for each cell: means in 0..1, and the interval of the mean F1."""
+    return pd.DataFrame(_summarised(table, described, seed))
+
+
+def _summarised(table: pd.DataFrame, described: pd.DataFrame, seed: int) -> Iterator[dict[str, Any]]:
+    for cell in described.to_dict("records"):
+        rows = table[(table["method"] == cell["method"]) & (table["budget"] == cell["budget"])]
+        entry = {**cell, "n": len(rows)}
+        if cell["feasible"]:
+            low, high = mean_interval(rows["f1"], seed=seed)
+            means = rows[["precision", "recall", "f1"]].mean().to_dict()
+            entry |= {name: round(value, 4) for name, value in (means | {"ci_low": low, "ci_high": high}).items()}
+        yield entry
+
+
+def main() -> None:
+    """Command line: no arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    try:
+        parameters = load_parameters()
+        settings = parameters.free_form
+        questions = benchmarks.load(
+            parameters.evaluate.benchmark, settings.questions, settings.seed, types=benchmarks.FREE_FORM
+        )
+        texts, described = run(parameters, questions)
+        table = scored(texts, questions)
+        result = summary(table, described, settings.seed)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        parser.exit(1, f"error: {error}\n")
+    result.insert(0, "model", parameters.model)
+    cells.write_table(TEXTS, pa.Table.from_pandas(table, preserve_index=False))
+    cells.write_text(RESULT, result.to_csv(index=False))
+
+
+if __name__ == "__main__":
+    main()
