@@ -16,6 +16,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 
 from analysis import flops
+from experiments import clip
 from experiments.inputs import build_inputs
 from pruning.base import Method
 from pruning.record import Record
@@ -102,11 +103,13 @@ def answer_all(
 
 
 def fit(method: Method, questions: list[dict[str, Any]]) -> Method:
-    """The method for one batch: the oracle is told the evidence boxes of its questions."""
-    if not any(field.name == "boxes" for field in dataclasses.fields(method)):
-        return method
-    boxes: Any = {"boxes": [question["boxes"] for question in questions]}
-    return dataclasses.replace(method, **boxes)
+    """The method for one batch: the oracle is told the evidence boxes, CDPruner with CLIP the questions."""
+    own: dict[str, Any] = {}
+    if any(field.name == "boxes" for field in dataclasses.fields(method)):
+        own["boxes"] = [question["boxes"] for question in questions]
+    if model := getattr(method, "clip", None):
+        own["questions"] = clip.segments(model, [question["question"] for question in questions])
+    return dataclasses.replace(method, **own) if own else method
 
 
 @torch.inference_mode()
@@ -132,8 +135,7 @@ def describe(
     method: Method, batch: Batch, texts: list[str], record: Record, images: list[list[Any]]
 ) -> dict[int, dict[str, Any]]:
     """What `experiments.evaluate` writes about each question, but for the budget."""
-    parameters = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    parameters.pop("boxes", None)  # they belong to single questions
+    parameters = parameters_of(method)
     text_tokens = (batch.inputs["attention_mask"].sum(1) - batch.visual_tokens).tolist()
     per_layer, kept = record.visual_tokens, record.kept
     return {
@@ -153,6 +155,16 @@ def describe(
         }
         for sample, row in enumerate(batch.rows)
     }
+
+
+def parameters_of(method: Method) -> dict[str, Any]:
+    """A method's parameters as params.yaml would have them; what belongs to single questions is left out."""
+    parameters = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    for own in ("boxes", "questions"):
+        parameters.pop(own, None)
+    if model := parameters.get("clip"):
+        parameters["clip"] = model.config.name_or_path
+    return parameters
 
 
 def matches(prediction: str, answer: str) -> bool:

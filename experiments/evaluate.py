@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from analysis import flops
-from experiments import answers, benchmarks, cells, images, inputs, models, processors
+from experiments import answers, benchmarks, cells, clip, images, inputs, models, processors
 from experiments.answers import Batch
 from experiments.parameters import Evaluate, load_parameters
 from experiments.predictions import PREDICTIONS, budgets_of
@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
     ]
 )
 # What a cell's outcome depends on besides the method and pruning/.
-CODE = (answers, benchmarks, flops, images, inputs, processors, sys.modules[__name__])
+CODE = (answers, benchmarks, clip, flops, images, inputs, processors, sys.modules[__name__])
 
 
 def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
@@ -64,6 +64,7 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
     method_class, fixed = registry.get(name), dict(settings.methods[name])
     benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
     model, processor = models.load(model_name)
+    parameters = clip.loaded(fixed, model.device)
     common = {
         "method": name,
         "fixed": fixed,
@@ -74,6 +75,8 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
         "batch_size": settings.batch_size,
         "max_new_tokens": settings.max_new_tokens,
     }
+    if "clip" in fixed:
+        common["clip"] = cells.model_digest(parameters["clip"])
     budgets = budgets_of(name, settings.budgets)
     parts = {budget: PARTS / name / f"{cells.digest(common | {'budget': budget})}.parquet" for budget in budgets}
     missing = [budget for budget in budgets if not parts[budget].exists()]
@@ -85,7 +88,7 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
         make = answers.make_batches(processor, model.config, benchmark, settings.batch_size)
         batches = list(make) if missing else []
         for budget in missing:
-            table = run_cell(name, budget, fixed, copies, processor, batches, settings.max_new_tokens, progress)
+            table = run_cell(name, budget, parameters, copies, processor, batches, settings.max_new_tokens, progress)
             cells.write_table(parts[budget], table)
     tables = [pq.read_table(parts[budget]) for budget in budgets]
     described = [json.loads(table.schema.metadata[b"cell"]) for table in tables]

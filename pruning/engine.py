@@ -19,7 +19,7 @@ from pruning.observe import Watch
 from pruning.observed import ObservedLayer, Prompt
 from pruning.placement import choose_by_image, expansion, prompt_tokens
 from pruning.record import Record
-from pruning.state import Call, Pass
+from pruning.state import BEFORE, Call, Pass
 from pruning.tokens import Choice, Tokens, take_tokens
 from pruning.vision import Vision
 
@@ -145,7 +145,8 @@ class Engine:
             return None
         prompt = Prompt(kwargs["inputs_embeds"], tokens, call.ids_BL)
         changed = None
-        if self.before is not None and (kept := self._prune_before(self.before, call, prompt, copies)) is not None:
+        before = self.before
+        if before is not None and (kept := self._prune_before(before, call, prompt, copies, chosen)) is not None:
             prompt, self._entering = kept, kept.tokens
             changed = kwargs | {
                 "inputs_embeds": kept.embeddings_BLD,
@@ -161,10 +162,17 @@ class Engine:
             self._pass = state
         return changed
 
-    def _prune_before(self, before: "BeforeLLM", call: Call, prompt: Prompt, copies: int) -> Prompt | None:
+    def _prune_before(
+        self, before: "BeforeLLM", call: Call, prompt: Prompt, copies: int, chosen: dict[int, Choice]
+    ) -> Prompt | None:
         """What is left of the prompt; None where everything stays as it is."""
         with self.record.choosing(prompt.embeddings_BLD.device), torch.no_grad():
-            choice = choose_by_image(before, self.family, self.vision, prompt, copies)
+            if BEFORE in chosen:
+                choice = chosen[BEFORE].with_later(prompt.tokens.length - chosen[BEFORE].keep_BS.shape[1])
+            else:
+                choice = choose_by_image(before, self.family, self.vision, prompt, copies)
+        if choice.hidden_BSD is None:  # merging methods make their tokens anew, from the same images
+            chosen[BEFORE] = choice
         if choice.hidden_BSD is None and choice.visual == prompt.tokens.visual:
             return None
         guards.refuse_unprunable(call)

@@ -11,6 +11,9 @@ from pruning.observed import Prompt
 from pruning.tokens import Choice, Tokens
 from pruning.vision import Vision
 
+# Where `Pass.chosen` has the choice made before the language model.
+BEFORE = -1
+
 
 @dataclass
 class Call:
@@ -65,7 +68,7 @@ class Pass:
         copies: rows (beams) that stand for one sample.
         layers: the tokens entering every decoder layer.
         counts: visual tokens to keep in every row, for every layer in front of which tokens leave.
-        chosen: what stayed there, kept for decoding without a KV cache.
+        chosen: what stayed there and (at `BEFORE`) before the language model, kept for decoding without a KV cache.
         watches: for each of those layers, the layer in front of it, whose attention the choice may need.
     """
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import CLIPModel
+from transformers import CLIPConfig, CLIPModel
 
 from pruning.base import KeepPerImage
 from pruning.budget import Sizes
@@ -28,23 +28,29 @@ class CDPruner(KeepPerImage):
 
     With `clip`, relevance is the authors': the negated cosine of patches and question in CLIP's joint space (patches
     that are least like the question there are those with the global information). Models hold only the vision half of
-    CLIP, so the other half is passed in. Without it, as for towers other than CLIP, relevance is the cosine of the
-    projected tokens with the mean embedding of the prompt's text in the language model, not negated. (Decoding without
-    a KV cache runs the prompt anew with all that was generated, which then counts as text.)
+    CLIP, so the other half is passed in.
+
+    Fallback: without `clip`, and for all towers other than CLIP (Qwen, SigLIP), relevance is the cosine of the
+    projected tokens with the mean embedding of the prompt's text in the language model, not negated. It is ours, not
+    the authors': say so where numbers are reported.
 
     Parameters:
         keep: tokens kept of every image.
         clip: the CLIP model whose vision tower the model has, on the same device; its text tower and projections run.
+            Its name or folder will do where nothing is chosen yet: `experiments.clip.loaded` loads it.
         questions: with `clip`, for every sample of the batch the ids of its question for CLIP's text tower, int64
-            `[M, L]` without padding: M segments of at most 77 tokens, each with its start and end token.
+            `[M, L]`: M segments of at most 77 tokens, each with its start and end token. `experiments.clip.segments`
+            makes them.
     """
 
     name: ClassVar[str] = "cdpruner"
 
-    clip: CLIPModel | None = field(default=None, repr=False)
+    clip: CLIPModel | str | None = field(default=None, repr=False)
     questions: Sequence[Tensor] = field(default=(), repr=False)
 
     def select(self, seen: Observed) -> Tensor:
+        if isinstance(self.clip, str):
+            raise ValueError(f"clip={self.clip!r} is only a name: pass the loaded CLIPModel")
         relevance_BN = text_relevance(seen) if self.clip is None else self._clip_relevance(self.clip, seen)
         return conditional_dpp(seen.projected_BND, relevance_BN, self.keep)
 
@@ -53,6 +59,12 @@ class CDPruner(KeepPerImage):
             raise ValueError("questions has fewer samples than the batch: give CLIP's token ids for every sample")
         if not hasattr(seen.family.vision_tower, "post_layernorm"):
             raise ValueError("clip needs a model with CLIP's vision tower: leave clip unset")
+        width = seen.features_BNC.shape[-1]
+        if clip.vision_model.config.hidden_size != width:
+            raise ValueError(
+                f"clip has features {clip.vision_model.config.hidden_size} wide, the model's vision tower {width}: "
+                "pass the CLIP model whose vision tower it has"
+            )
         embedded = {
             sample: clip.text_projection(clip.text_model(self.questions[sample].to(seen.device)).pooler_output)
             for sample in sorted(set(seen.samples))
@@ -72,7 +84,8 @@ class CDPruner(KeepPerImage):
         picking = 2 * count * keep * (keep - 1) // 2
         if self.clip is None:
             return similarity + picking + 2 * (sizes.text_tokens + 2 * count) * sizes.hidden
-        text, width = self.clip.config.text_config, self.clip.config.projection_dim
+        config = CLIPConfig.from_pretrained(self.clip) if isinstance(self.clip, str) else self.clip.config
+        text, width = config.text_config, config.projection_dim
         # The question is taken as one full segment: its length is the caller's.
         length = text.max_position_embeddings
         layer = 2 * length * (4 * text.hidden_size**2 + 2 * text.hidden_size * text.intermediate_size)

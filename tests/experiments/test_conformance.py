@@ -9,7 +9,21 @@ import pytest
 from experiments.conformance.__main__ import main, run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-SUPPORTED = {"vispruner": 8, "sequential_prune": 12, "fastv": 7}
+SUPPORTED = {
+    "vispruner": 8,
+    "fastervlm": 6,
+    "cdpruner": 6,
+    "divprune": 7,
+    "visionzip": 6,
+    "prumerge": 6,
+    "prumerge_plus": 6,
+    "sequential_prune": 12,
+    "fastv": 7,
+    "pyramiddrop": 3,
+    "sparsevlm": 4,
+    "dart": 4,
+    "vtw": 2,
+}
 
 
 def copy_vision(folder: Path, *names: str) -> Path:

@@ -239,6 +239,8 @@ def test_cdpruner_with_clip():
     assert record.kept[0][0].tolist() != record.kept[1][0].tolist()
     with pytest.raises(ValueError, match="questions has fewer samples"):
         run(model, inputs, "cdpruner", keep=6, clip=clip, questions=questions[:1])
+    with pytest.raises(ValueError, match="only a name"):
+        run(model, inputs, "cdpruner", keep=6, clip="openai/clip-vit-large-patch14-336", questions=questions)
 
     with torch.no_grad():
         features = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
@@ -248,6 +250,23 @@ def test_cdpruner_with_clip():
     relevance = torch.stack([clip_relevance(one, text) for one, text in zip(patches, texts, strict=True)])
     for row, kept in enumerate(conditional_dpp(tokens, relevance, 6)):
         assert record.kept[row][0].tolist() == kept.tolist()
+
+
+@torch.no_grad()
+def test_cdpruner_keeps_its_first_choice_in_decoding_without_a_cache():
+    """Its fallback looks at the text, which then grows with every step."""
+    model, inputs = tiny_llava((1, 2))
+    options = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+    method = pruning.make("cdpruner", keep=6)
+    with method(model) as record:
+        cached = model.generate(**inputs, **options)
+        first = [kept[0].tolist() for kept in record.kept]
+        uncached = model.generate(**inputs, **options, use_cache=False)
+        assert [kept[0].tolist() for kept in record.kept] == first
+    torch.testing.assert_close(torch.stack(uncached.logits), torch.stack(cached.logits), atol=2e-5, rtol=0)
+    longer = {**inputs, "input_ids": cached.sequences, "attention_mask": (cached.sequences != 0).long()}
+    _, alone = run(model, longer, "cdpruner", keep=6)
+    assert [kept[0].tolist() for kept in alone.kept] != first, "as a prompt of its own the longer text chooses others"
 
 
 def test_relevance_decides_where_tokens_are_equally_diverse():
