@@ -1,6 +1,12 @@
 """The tables for readers, as CSV, Markdown and LaTeX: `python -m experiments.tables`.
 
-Writes results/tables/accuracy: accuracy by method and budget, from results/accuracy.csv.
+Writes to results/tables/, each as .csv, .md and .tex:
+
+- accuracy: accuracy by method and budget, from results/accuracy.csv;
+- budget: visual tokens asked for and measured, from results/predictions/;
+- relative_accuracy: published performance relative to the unpruned model, and ours in columns of its own;
+
+and published.md and published.tex: what papers print, from data/published/.
 """
 
 import argparse
@@ -9,9 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import table_formats
+from experiments import budget_table, published, table_formats
 from experiments.accuracy import ALL, RESULT
-from experiments.parameters import load_parameters
+from experiments.cells import write_text
+from experiments.parameters import Parameters, load_parameters
 from experiments.table_formats import Measured
 
 TABLES = Path("results/tables")
@@ -51,15 +58,33 @@ def accuracy_caption(accuracy: pd.DataFrame, confidence: float) -> str:
     )
 
 
+def write_all(parameters: Parameters, accuracy: pd.DataFrame, folder: Path = TABLES) -> None:
+    """Every table.
+
+    Raises:
+        FileNotFoundError, ValueError: predictions or published values are missing or not as expected.
+    """
+    numbers = budget_table.numbers(parameters.evaluate)
+    blocks = {"published.md": published.markdown(), "published.tex": published.latex()}
+    caption = accuracy_caption(accuracy, parameters.accuracy.confidence)
+    table_formats.write(folder / "accuracy", accuracy_table(accuracy), caption)
+    table_formats.write(folder / "budget", budget_table.shown(numbers), budget_table.caption(numbers), numbers=numbers)
+    caption = published.beside_ours_caption(accuracy)
+    table_formats.write(folder / "relative_accuracy", published.beside_ours(accuracy), caption)
+    for name, text in blocks.items():
+        write_text(folder / name, text)
+
+
 def main() -> None:
     """Command line: no arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     if not RESULT.exists():
         parser.exit(1, f"error: {RESULT} is missing; `dvc repro accuracy` writes it\n")
-    parameters, accuracy = load_parameters(), pd.read_csv(RESULT)
-    caption = accuracy_caption(accuracy, parameters.accuracy.confidence)
-    table_formats.write(TABLES / "accuracy", accuracy_table(accuracy), caption)
+    try:
+        write_all(load_parameters(), pd.read_csv(RESULT))
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(1, f"error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -154,6 +154,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     repository.run("git", "init", "-q")
     repository.dvc("init", "-q")
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
+    shutil.copytree(ROOT / "data/published", folder / "data/published")
     # What the stages before would have made; the embedded model is not the one that is evaluated.
     shutil.copy(folder / "data/scenes/evaluation.parquet", folder / "data/scenes/validation.parquet")
     shutil.copytree(folder / "tiny", folder / "data/models/scenes-llava")

@@ -1,12 +1,14 @@
 """Tables for readers: the same cells in CSV, Markdown and LaTeX, and LaTeX that would compile."""
 
+import json
 import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from experiments import table_formats, tables
+from experiments import budget_table, predictions, published, table_formats, tables
+from experiments.parameters import Evaluate
 from experiments.table_formats import Measured
 
 
@@ -26,7 +28,7 @@ METHODS = {"oracle": [0.9, 0.9], "fastv": [0.6, None], "prumerge_plus": [0.6, 0.
 
 
 def check_latex(text: str) -> None:
-    """Balanced environments and braces, booktabs rules in order, equally many cells, nothing left unescaped."""
+    """One table: balanced environments and braces, booktabs rules in order, equal rows, nothing left unescaped."""
     stack = []
     for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
         if kind == "begin":
@@ -41,6 +43,7 @@ def check_latex(text: str) -> None:
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "caption" not in line and "&" in line]
     assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1
     assert not re.search(r"(?<!\\)[%_#]", text), "a special character without its backslash"
+    assert not re.search(r"^\s*\[", text, re.MULTILINE), "after a row's end, a bracket would be read as a length"
 
 
 def test_accuracy_in_three_formats(tmp_path: Path) -> None:
@@ -73,3 +76,81 @@ def test_a_table_too_long_for_a_page_may_break(rows: int) -> None:
     check_latex(text)
     assert (r"\begin{longtable}" in text) == (rows == 100)
     assert r"a\_0 \& 5\%" in text and r"100\% of a\_b \& c" in text and r"\label{tab:long-table}" in text
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
+    """Predictions of two questions of different sizes by two methods; fastv does not reach the lower budget."""
+    monkeypatch.chdir(tmp_path)
+    predictions.PREDICTIONS.mkdir(parents=True)
+    per_layer = {"full": {1.0: [[20, 20], [40, 40]]}, "fastv": {0.5: [[20, 2], [40, 4]], 0.1: []}}
+    for method, cells in per_layer.items():
+        rows = [
+            {"budget": budget, "visual_tokens": layers[0], "visual_tokens_per_layer": layers}
+            | {"parameters": json.dumps({} if method == "full" else {"k": 1, "r": 1 - layers[-1] / layers[0]})}
+            for budget, questions in cells.items()
+            for layers in questions
+        ]
+        pd.DataFrame(rows).to_parquet(predictions.PREDICTIONS / f"{method}.parquet")
+        described = [{"budget": b, "feasible": bool(q), "floor": None if q else 15.5} for b, q in cells.items()]
+        (predictions.PREDICTIONS / f"{method}.json").write_text(json.dumps(described))
+    return Evaluate(
+        benchmark="scenes", questions=0, seed=0, batch_size=1, max_new_tokens=1, budgets=[1.0, 0.5, 0.1],
+        methods={"full": {}, "fastv": {"k": 1}},
+    )  # fmt: skip
+
+
+def test_budget_table_shows_what_was_measured_and_the_worst_deviation(settings: Evaluate) -> None:
+    numbers = budget_table.numbers(settings)
+    row = numbers.set_index(["method", "budget"]).loc[("fastv", 0.5)]
+    assert row[["asked", "measured", "lowest", "highest"]].tolist() == [15, 16.5, 11, 22]
+    assert row["deviation"] == 1.5 and row["deviation_share"] == pytest.approx(0.1)
+    assert json.loads(row["visual_tokens_per_layer"]) == [30, 3]
+    assert (row["parameter"], row["value"]) == ("r", "0.9")
+    infeasible = numbers.set_index(["method", "budget"]).loc[("fastv", 0.1)]
+    assert infeasible["floor"] == 15.5 and infeasible["asked"] == 3
+    assert infeasible[["measured", "lowest", "highest", "value"]].isna().all()
+    shown = budget_table.shown(numbers)
+    assert shown.to_dict("list")["by layer"] == ["2 x 30", "30, 3", ""]
+    assert shown["setting"].tolist() == ["", "r = 0.9", ""] and shown["floor"].tolist() == ["", "", "15.5"]
+    assert budget_table.caption(numbers).endswith("fastv at 50.0%, 16.5 for 15.0 tokens (+10.0%).")
+    check_latex(table_formats.latex(shown, budget_table.caption(numbers), "budget"))
+
+
+def test_published_tables_say_that_they_are_not_ours() -> None:
+    text = published.markdown()
+    assert text.startswith("# Published numbers (not ours)\n")
+    assert re.search(r"\| vispruner +\| 99.6 +\| 96.6 +\| 91.5 +\|", text) and "(arXiv:2412.01818)" in text
+    assert "720 and 145 tokens" in text
+    environments = re.findall(r"\\begin\{table\}.*?\\end\{table\}\n", published.latex(), re.DOTALL)
+    assert len(environments) == len(published.BLOCKS)
+    for environment in environments:
+        check_latex(environment)
+        assert r"\caption{Published numbers (not ours). " in environment
+
+
+def test_every_file_of_published_values_is_shown() -> None:
+    assert {path.stem for path in published.FOLDER.glob("*.csv")} == published.BLOCKS.keys()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("99.6", "about 99", "no number in column value: .'about 99'"),
+        ("method,model", "method,models", "has the columns method, models"),
+        ("vispruner,LLaVA-1.5-7B,", "visionzip,LLaVA-1.5-7B,", "two values for .'visionzip', '128'"),
+    ],
+)
+def test_published_values_that_cannot_be_shown_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = (published.FOLDER / "relative_accuracy.csv").read_text()
+    (tmp_path / "relative_accuracy.csv").write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        published.read("relative_accuracy", tmp_path)
+
+
+def test_ours_stand_beside_the_published_in_columns_of_their_own() -> None:
+    ours = accuracy({"full": [0.8, None], "vispruner": [0.4, None]}, budgets=(0.222, 0.111))
+    table = published.beside_ours(ours).set_index("method")
+    assert [name.split(",")[0] for name in table.columns] == ["published"] * 3 + ["ours"] * 3
+    assert table.loc["vispruner"].tolist() == ["99.6", "96.6", "91.5", "50.0", "floor 12.3", ""]
+    assert table.loc["tome"].tolist()[3:] == [""] * 3
