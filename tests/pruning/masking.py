@@ -14,19 +14,25 @@ from tests.tiny_models import IMAGE
 
 @contextmanager
 def hidden(
-    model: PreTrainedModel, inputs: dict[str, Tensor], record: Record, beams: int = 1, decode_from: int | None = None
+    model: PreTrainedModel,
+    inputs: dict[str, Tensor],
+    record: Record,
+    beams: int = 1,
+    decode_from: int | None = None,
+    repacked: bool = False,
 ) -> Iterator[None]:
     """Hide from every layer the visual tokens that the record says do not enter it.
 
     Nothing is removed: the model, in eager attention, sees the full prompt. With `decode_from`, decoding sees in every
-    layer what enters that one.
+    layer what enters that one. With `repacked`, every layer counts its positions over the tokens that it sees.
     """
     assert model.config.text_config._attn_implementation == "eager"
     layers = model.model.language_model.layers
+    rotary = model.model.language_model.rotary_emb if repacked else None
     handles = []
     for index, layer in enumerate(layers):
         shown = [visible(inputs, record, index), visible(inputs, record, index if decode_from is None else decode_from)]
-        hook = partial(_hide, index, *(visible_BL.repeat_interleave(beams, dim=0) for visible_BL in shown))
+        hook = partial(_hide, index, rotary, *(visible_BL.repeat_interleave(beams, dim=0) for visible_BL in shown))
         handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
     try:
         yield
@@ -45,7 +51,7 @@ def visible(inputs: dict[str, Tensor], record: Record, layer: int) -> Tensor:
     return visible_BL
 
 
-def _hide(index: int, prefill_BL: Tensor, decode_BL: Tensor, module, args, kwargs):
+def _hide(index: int, rotary, prefill_BL: Tensor, decode_BL: Tensor, module, args, kwargs):
     batch, length = args[0].shape[:2]
     cache = kwargs.get("past_key_values")
     past = 0 if cache is None else cache.get_seq_length(index)
@@ -56,4 +62,8 @@ def _hide(index: int, prefill_BL: Tensor, decode_BL: Tensor, module, args, kwarg
     # A hidden token sees itself, or its softmax would be over nothing.
     seen = (visible_BK[:, None, None, :] & (places <= query)) | (places == query)
     mask = torch.zeros(batch, 1, length, past + length).masked_fill(~seen, torch.finfo(torch.float32).min)
-    return args, {**kwargs, "attention_mask": mask}
+    changed = {**kwargs, "attention_mask": mask}
+    if rotary is not None:
+        positions = (visible_BK.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+        changed["position_embeddings"] = rotary(args[0], positions)
+    return args, changed

@@ -14,8 +14,7 @@ from pruning.methods.sparsevlm import SparseVLM, cluster_by_density
 from pruning.methods.vispruner import VisPruner
 from pruning.methods.vtw import first_layer
 from pruning.sequence import Sequence
-from tests.pruning.masking import hidden, visible
-from tests.tiny_models import FAMILIES, IMAGE, LAYERS, take_row
+from tests.tiny_models import FAMILIES, IMAGE, LAYERS
 
 PROMPTS = (1, 0, 2)
 GREEDY = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
@@ -33,8 +32,6 @@ METHODS = {
         [pruning.make("visionzip", dominant=4, contextual=2), SparseVLM(layers=[1], share=0.5)]
     ),
 }
-# Where a token's place in the record tells its position: the unpruned model with hidden tokens is the same.
-IN_PLACE = ["vtw", "dart", "dart, by index", "dart, as a set", "sparsevlm v2", "sequence"]
 
 
 @cache
@@ -45,40 +42,6 @@ def build(family: str, prompts: tuple[int, ...], attention: str = "sdpa"):
 def run(model, inputs, method, **options):
     with method(model) as record:
         return model.generate(**inputs, **GREEDY | options), record
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", IN_PLACE)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_pruning_equals_hiding_the_same_tokens(family, name, attention):
-    model, inputs = build(family, PROMPTS, attention)
-    oracle, _ = build(family, PROMPTS, "eager")
-    pruned, record = run(model, inputs, METHODS[name])
-    if METHODS[name].positions == "repacked" and not family.startswith("qwen"):
-        inputs = {**inputs, "position_ids": (visible(inputs, record, 0).cumsum(dim=1) - 1).clamp(min=0)}
-    with hidden(oracle, inputs, record):
-        expected = oracle.generate(**inputs, **GREEDY)
-    torch.testing.assert_close(torch.stack(pruned.logits), torch.stack(expected.logits), atol=2e-5, rtol=0)
-    assert record.visual_tokens[0][-1] < record.visual_tokens[0][0]
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_batch_equals_singles_and_the_formula(family, name):
-    model, inputs = build(family, PROMPTS)
-    together, record = run(model, inputs, METHODS[name])
-    logits = torch.stack(together.logits, dim=1)
-    for row, images in enumerate(PROMPTS):
-        single, alone = run(model, take_row(inputs, PROMPTS, row), METHODS[name])
-        torch.testing.assert_close(logits[row], torch.stack(single.logits, dim=1)[0], atol=2e-5, rtol=0)
-        assert together.sequences[row, -3:].tolist() == single.sequences[0, -3:].tolist()
-        assert [numbers.tolist() for numbers in record.kept[row]] == [numbers.tolist() for numbers in alone.kept[0]]
-        assert record.merged[row] == alone.merged[0]
-        visual = int((inputs["input_ids"][row] == IMAGE).sum())
-        if images == 0:
-            assert record.visual_tokens[row] == [0] * LAYERS
-        elif images == 1 or not name.startswith("sequence"):  # before the language model each image is one alone
-            assert record.visual_tokens[row] == METHODS[name].visual_tokens_per_layer(visual, LAYERS)
 
 
 @pytest.mark.parametrize("name", METHODS)
