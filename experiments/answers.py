@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from analysis import flops
 from experiments import clip
+from experiments.boxes import seen_boxes
 from experiments.inputs import build_inputs
 from pruning.base import Method
 from pruning.record import Record
@@ -28,7 +29,7 @@ class Batch:
 
     Attributes:
         rows: their rows in the benchmark.
-        questions: their columns but for the image.
+        questions: their columns but for the image; boxes in the frame that the vision tower sees.
         inputs: what the model takes, on the CPU.
         visual_tokens: visual tokens of each prompt; images of one size have equally many.
     """
@@ -50,6 +51,8 @@ def make_batches(processor: ProcessorMixin, config: Any, benchmark: Dataset, bat
             rows = same[start : start + batch_size]
             questions = [asked[row] for row in rows]
             images = benchmark[rows]["image"]
+            for question in questions:
+                question["boxes"] = seen_boxes(question["boxes"], size, processor.image_processor)
             inputs = dict(build_inputs(processor, images, [question["question"] for question in questions]))
             yield Batch(rows, questions, inputs, int((inputs["input_ids"][0] == config.image_token_id).sum()))
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from analysis import flops
-from experiments import answers, benchmarks, cells, clip, images, inputs, models, processors
+from experiments import answers, benchmarks, boxes, cells, clip, images, inputs, models, processors
 from experiments.answers import Batch
 from experiments.parameters import Evaluate, load_parameters
 from experiments.predictions import PREDICTIONS, budgets_of
@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
     ]
 )
 # What a cell's outcome depends on besides the method and pruning/.
-CODE = (answers, benchmarks, clip, flops, images, inputs, processors, sys.modules[__name__])
+CODE = (answers, benchmarks, boxes, clip, flops, images, inputs, processors, sys.modules[__name__])
 
 
 def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
