@@ -30,8 +30,13 @@ RESULT = Path("results/free_form.csv")
 
 
 def run(parameters: Parameters, questions: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All cells: a table of texts and a table of cells (`method`, `budget`, `feasible`, `floor`)."""
+    """All cells: a table of texts and a table of cells (`method`, `budget`, `feasible`, `floor`).
+
+    Raises ValueError for a method that the grid does not have.
+    """
     settings = parameters.free_form
+    if unknown := sorted(set(settings.methods) - parameters.evaluate.methods.keys()):
+        raise ValueError(f"free_form.methods has {', '.join(unknown)}, which evaluate.methods in params.yaml has not")
     model, processor = models.load(parameters.model)
     batches = list(answers.make_batches(processor, model.config, questions, settings.batch_size))
     layers = model.config.get_text_config().num_hidden_layers

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 import pruning
 from experiments import benchmarks, figures, models
@@ -162,12 +162,6 @@ class Parameters(Section):
     def _model_exists(cls, model: str) -> str:
         models.find(model)
         return model
-
-    @model_validator(mode="after")
-    def _free_form_methods_are_evaluated(self) -> "Parameters":
-        for name in self.free_form.methods:
-            _one_of("method in free_form.methods", name, self.evaluate.methods)
-        return self
 
     @field_validator("figures")
     @classmethod
