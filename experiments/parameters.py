@@ -92,12 +92,20 @@ class Evaluate(Section):
         return methods
 
 
-class Accuracy(Section):
-    """experiments/accuracy.py: bootstrap intervals."""
+class Intervals(Section):
+    """Bootstrap intervals."""
 
     confidence: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
     resamples: Count
     seed: Seed
+
+
+class Accuracy(Intervals):
+    """experiments/accuracy.py"""
+
+
+class EvidenceRecall(Intervals):
+    """experiments/evidence_recall.py"""
 
 
 class Significance(Section):
@@ -143,6 +151,20 @@ class Judge(Section):
     workers: Count = 8
 
 
+class ScoreCorrelation(Section):
+    """experiments/score_correlation.py
+
+    Attributes:
+        questions: those whose scores are compared; 0 takes every question.
+        budget: one of evaluate's, where the kept tokens are compared.
+    """
+
+    questions: Annotated[int, Field(ge=0)]
+    batch_size: Count
+    seed: Seed
+    budget: Fraction
+
+
 class Parameters(Section):
     """All of params.yaml."""
 
@@ -155,6 +177,8 @@ class Parameters(Section):
     significance: Significance
     free_form: FreeForm
     judge: dict[str, Judge]
+    evidence_recall: EvidenceRecall
+    score_correlation: ScoreCorrelation
     figures: list[str]
 
     @field_validator("model")

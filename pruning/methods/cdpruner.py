@@ -108,8 +108,12 @@ def text_relevance(seen: Observed) -> Tensor:
 
 def conditional_dpp(tokens_BND: Tensor, relevance_BN: Tensor, keep: int) -> Tensor:
     """The tokens of the greedy conditional DPP: int64 `[B, keep]`, ascending."""
+    return greedy_dpp(conditional_kernel(tokens_BND, relevance_BN), keep).sort(dim=1).values
+
+
+def conditional_kernel(tokens_BND: Tensor, relevance_BN: Tensor) -> Tensor:
+    """Cosine of every pair of tokens times the relevance of both, scaled to 0..1 an image: `[B, N, N]`."""
     low_B1, high_B1 = relevance_BN.amin(dim=1, keepdim=True), relevance_BN.amax(dim=1, keepdim=True)
     scaled_BN = (relevance_BN - low_B1 + SMALLEST_RELEVANCE) / (high_B1 - low_B1)
     scaled_BN = torch.where(high_B1 > low_B1, scaled_BN, 1)
-    kernel_BNN = scaled_BN[:, :, None] * cosine_similarity(tokens_BND) * scaled_BN[:, None]
-    return greedy_dpp(kernel_BNN, keep).sort(dim=1).values
+    return scaled_BN[:, :, None] * cosine_similarity(tokens_BND) * scaled_BN[:, None]

@@ -60,14 +60,22 @@ class Oracle(Random):
         return 0
 
 
+def touched(cells_N4: Tensor, boxes_J4: Tensor) -> Tensor:
+    """Which tokens each box touches by more than an edge, bool `[J, N]`; both as x0, y0, x1, y1.
+
+    Tokens whose cell is NaN (newlines) are touched by none.
+    """
+    low_JN2 = torch.maximum(cells_N4[:, :2], boxes_J4[:, None, :2])
+    high_JN2 = torch.minimum(cells_N4[:, 2:], boxes_J4[:, None, 2:])
+    return (low_JN2 < high_JN2).all(dim=-1)
+
+
 def _turns(cells_N4: Tensor, boxes_J4: Tensor) -> Tensor:
     """When each token is taken, int64 `[N]`, -1 for those that no box touches."""
     count, boxes = len(cells_N4), len(boxes_J4)
     if boxes == 0:
         return torch.full((count,), -1, device=cells_N4.device)
-    low_JN2 = torch.maximum(cells_N4[:, :2], boxes_J4[:, None, :2])
-    high_JN2 = torch.minimum(cells_N4[:, 2:], boxes_J4[:, None, 2:])
-    inside_JN = (low_JN2 < high_JN2).all(dim=-1)  # False for newlines, whose cells are NaN
+    inside_JN = touched(cells_N4, boxes_J4)
     centres_N2, aims_J2 = (cells_N4[:, :2] + cells_N4[:, 2:]) / 2, (boxes_J4[:, :2] + boxes_J4[:, 2:]) / 2
     distance_JN = (centres_N2 - aims_J2[:, None]).square().sum(dim=-1).masked_fill(~inside_JN, float("inf"))
     distance_JN = distance_JN.nan_to_num(nan=float("inf"), posinf=float("inf"))

@@ -130,6 +130,17 @@ def write_significance(folder: Path, methods: tuple[str, ...] = METHODS) -> None
     pd.DataFrame(rows).to_csv(folder / "significance.csv", index=False)
 
 
+def write_evidence_recall(folder: Path) -> None:
+    """Recall and accuracy that fall together with the budget; `grid` merges."""
+    accuracy = pd.read_csv(folder / "accuracy.csv")
+    rows = accuracy[accuracy["feasible"]].rename(columns={"ci_low": "accuracy_low", "ci_high": "accuracy_high"})
+    rows = rows.assign(recall=rows["budget"], merged=np.where(rows["method"] == "grid", 0.5, 0.0))
+    rows["recall_last_layer"] = rows["recall"] / 2
+    for column in ("recall", "recall_last_layer"):
+        rows[f"{column}_low"], rows[f"{column}_high"] = 0.9 * rows[column], rows[column]
+    rows.to_csv(folder / "evidence_recall.csv", index=False)
+
+
 def write_images(path: Path, ids: list[str]) -> None:
     """Example images as the benchmark's parquet file holds them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,6 +158,7 @@ def results(tmp_path, monkeypatch) -> Path:
     write_attention(tmp_path)
     write_training(tmp_path)
     write_significance(tmp_path)
+    write_evidence_recall(tmp_path)
     write_kept_tokens(tmp_path, ["a", "b"], tokens=16)
     write_images(tmp_path / "data/scenes/evaluation.parquet", ["a", "b", "c"])
     monkeypatch.chdir(tmp_path)
@@ -226,6 +238,19 @@ def test_significance_matrices_are_antisymmetric_and_leave_out_what_may_be_chanc
     assert half[full, oracle] == pytest.approx(30) and half[oracle, full] == pytest.approx(-30)
     unreached = np.ma.getmaskarray(tenth)[order.index("fastv")]
     assert unreached.all() and not np.ma.getmaskarray(half)[order.index("fastv"), full]
+
+
+def test_evidence_recall_is_drawn_against_accuracy_and_merging_methods_are_hollow(results):
+    figure = drawn("evidence_recall", results)
+    table = pd.read_csv(results / "evidence_recall.csv").query("type == 'all' and method == 'grid'")
+    for axes, column in zip(figure.axes, ("recall", "recall_last_layer"), strict=True):
+        (line,) = [line for line in axes.lines if line.get_color() == style.look("grid").colour and line.get_marker()]
+        expected = table.sort_values("budget")
+        np.testing.assert_allclose(line.get_xydata(), 100 * expected[[column, "accuracy"]].to_numpy())
+        assert line.get_markerfacecolor() == "white"
+        others = [other for other in axes.lines if other is not line]
+        assert all(other.get_markerfacecolor() != "white" for other in others)
+        assert axes.get_title("right").endswith("points")
 
 
 def test_looks_differ_and_unknown_methods_keep_theirs():
