@@ -112,6 +112,8 @@ def fit(method: Method, questions: list[dict[str, Any]]) -> Method:
         own["boxes"] = [question["boxes"] for question in questions]
     if model := getattr(method, "clip", None):
         own["questions"] = clip.segments(model, [question["question"] for question in questions])
+    if parts := getattr(method, "methods", None):
+        own["methods"] = [fit(part, questions) for part in parts]
     return dataclasses.replace(method, **own) if own else method
 
 
@@ -167,6 +169,8 @@ def parameters_of(method: Method) -> dict[str, Any]:
         parameters.pop(own, None)
     if model := parameters.get("clip"):
         parameters["clip"] = model.config.name_or_path
+    if parts := parameters.get("methods"):
+        parameters["methods"] = [{"name": part.name, **parameters_of(part)} for part in parts]
     return parameters
 
 

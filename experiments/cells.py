@@ -42,13 +42,15 @@ def model_digest(model: transformers.PreTrainedModel) -> str:
     return digest([source, str(model.dtype), model.device.type, model.config._attn_implementation])
 
 
-def code_digest(method: type[Method], *modules: ModuleType) -> str:
+def code_digest(method: Method, *modules: ModuleType) -> str:
     """What stands for the code: `pruning/` with this method's own file (and its bases'), but no other method's.
 
-    `modules` are further modules whose text counts; so do the versions of torch and transformers.
+    Of methods that are made of others (`sequence`) the others' files count too. `modules` are further modules whose
+    text counts; so do the versions of torch and transformers.
     """
     files = {file for file in Path(inspect.getfile(pruning)).parent.rglob("*.py") if file.parent.name != "methods"}
-    files |= {Path(inspect.getfile(base)) for base in method.__mro__ if base.__module__.startswith("pruning.")}
+    for part in (method, *getattr(method, "methods", ())):
+        files |= {Path(inspect.getfile(base)) for base in type(part).__mro__ if base.__module__.startswith("pruning.")}
     sources = [inspect.getsource(module) for module in modules]
     return digest([files_digest(files), sources, torch.__version__, transformers.__version__])
 

@@ -61,7 +61,7 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
     """
     if name not in settings.methods:
         raise ValueError(f"method {name!r} is not in params.yaml's evaluate.methods: {', '.join(settings.methods)}")
-    method_class, fixed = registry.get(name), dict(settings.methods[name])
+    fixed = dict(settings.methods[name])
     benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
     model, processor = models.load(model_name)
     parameters = clip.loaded(fixed, model.device)
@@ -69,7 +69,7 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
         "method": name,
         "fixed": fixed,
         "model": cells.model_digest(model),
-        "code": cells.code_digest(method_class, *CODE),
+        "code": cells.code_digest(registry.make(name, **fixed), *CODE),
         "benchmark": cells.files_digest([benchmarks.path(settings.benchmark)]),
         "questions": benchmark["id"][:],
         "batch_size": settings.batch_size,

@@ -17,13 +17,13 @@ from pruning.methods.prumerge import PruMerge
 from pruning.methods.prumerge_plus import PruMergePlus
 from pruning.methods.pyramiddrop import PyramidDrop
 from pruning.methods.random import Random
+from pruning.methods.sequence import Sequence
 from pruning.methods.sequential_prune import SequentialPrune
 from pruning.methods.sparsevlm import SparseVLM
 from pruning.methods.tome import ToMe
 from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
 from pruning.methods.vtw import VTW
-from pruning.sequence import Sequence
 
 METHODS: dict[str, type[Method]] = {
     method.name: method

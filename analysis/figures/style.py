@@ -81,6 +81,7 @@ _LOOKS = {
     "pyramiddrop": Look("PyramidDrop", "#88ccee", "H", "--"),
     "dart": Look("DART", "#cc6677", "8", "--"),
     "vtw": Look("VTW", "#ddcc77", "d", "--"),
+    "sequence": Look("Sequence", "#117733", "P", "-."),
 }
 _FALLBACK_COLOURS = ("#1b7837", "#762a83", "#b35806", "#2166ac", "#8c510a", "#01665e", "#c51b7d", "#4d4d4d")
 _FALLBACK_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")

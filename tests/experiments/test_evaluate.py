@@ -94,6 +94,17 @@ def test_oracle_keeps_the_evidence_of_each_question(folder: Path) -> None:
         assert {0, 1, 2, 6, 7, 8} < set(kept[0]["indices"].tolist())
 
 
+def test_a_pair_of_methods_is_solved_and_written_down(folder: Path) -> None:
+    pair = [{"name": "oracle", "seed": 1}, {"name": "fastv", "k": 3, "r": 0.5}]
+    table = run("sequence", methods={"sequence": {"methods": pair}}, budgets=[0.25])
+    settings = json.loads(table["parameters"][0])
+    assert settings["keep"] == 12 and [part["name"] for part in settings["methods"]] == ["oracle", "fastv"]
+    assert pruning.make("sequence", **settings).visual_tokens_per_layer(36, 6) == [12, 12, 12, 6, 6, 6]
+    for row in table.itertuples():
+        assert list(row.visual_tokens_per_layer) == [12, 12, 12, 6, 6, 6]
+        assert {0, 1, 2, 6, 7, 8} < set(row.kept[0]["indices"].tolist()), "the oracle was not told its boxes"
+
+
 def test_budgets_out_of_reach_are_recorded_with_the_floor(folder: Path) -> None:
     table = run("fastv", budgets=[0.75, 0.25])
     reached, missed = cells("fastv")

@@ -207,8 +207,8 @@ def test_a_method_s_parameter_concerns_its_own_evaluation_only(clean: Repository
 @pytest.mark.parametrize(
     ("file", "evaluations"),
     [
-        ("pruning/methods/fastv.py", {"evaluate@fastv"}),
-        ("pruning/methods/vispruner.py", set()),
+        ("pruning/methods/full.py", {"evaluate@full"}),
+        ("pruning/methods/dart.py", set()),
         ("pruning/engine.py", {"evaluate@full", "evaluate@random", "evaluate@fastv"}),
         ("analysis/figures/accuracy_against_budget.py", set()),
         ("analysis/significance.py", set()),

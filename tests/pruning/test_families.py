@@ -11,7 +11,7 @@ import torch
 
 import pruning
 from pruning.families import family_of
-from pruning.sequence import Sequence
+from pruning.methods.sequence import Sequence
 from tests.pruning.masking import hidden, visible
 from tests.tiny_models import FAMILIES, IMAGE, LAYERS, take_row
 

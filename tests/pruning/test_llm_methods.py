@@ -10,10 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import pruning
 from pruning.budget import InfeasibleBudget, Sizes, floor, mean_visual_tokens, solve
 from pruning.methods.fastv import FastV
+from pruning.methods.sequence import Sequence
 from pruning.methods.sparsevlm import SparseVLM, cluster_by_density
 from pruning.methods.vispruner import VisPruner
 from pruning.methods.vtw import first_layer
-from pruning.sequence import Sequence
 from tests.tiny_models import FAMILIES, IMAGE, LAYERS
 
 PROMPTS = (1, 0, 2)
@@ -246,6 +246,21 @@ def test_a_sequence_reports_budgets_and_flops_of_the_whole():
     assert method.choosing_flops(sizes) == before.choosing_flops(sizes) + 2 * (192 + 40) * 4096
     with pytest.raises(ValueError, match="above the 100 visual tokens"):
         method.visual_tokens_per_layer(100, 32)
+
+
+def test_a_sequence_meets_a_budget_by_what_its_first_method_keeps():
+    pair = [{"name": "vispruner", "important_ratio": 0.75}, {"name": "fastv", "k": 4, "r": 0.5}]
+    for share, keep in (("75%", 144), ("50%", 96), ("5.6%", 11)):
+        method = solve("sequence", share, num_visual=144, num_layers=8, methods=pair)
+        assert method.keep == keep and method.parts()[0] == VisPruner(keep=keep, important_ratio=0.75)
+        per_layer = method.visual_tokens_per_layer(144, 8)
+        assert mean_visual_tokens(per_layer) == pytest.approx(float(share[:-1]) * 1.44, abs=0.5)
+    with pytest.raises(InfeasibleBudget, match=r"no setting near 115.2.*the nearest is 108.0"):
+        solve("sequence", "80%", num_visual=144, num_layers=8, methods=pair)
+    with pytest.raises(ValueError, match="visionzip|either keep"):
+        Sequence([pruning.make("visionzip", dominant=4, contextual=2), FastV()], keep=5)
+    with pytest.raises(ValueError, match="full has no number of tokens"):
+        Sequence([pruning.make("full"), FastV()], keep=5)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,14 @@ class Sequence(Method):
     """A method before the language model, then one inside it, over the tokens that the first one left.
 
     Positions are those of the one and then of the other: a method inside the language model that keeps "original"
-    positions keeps those that the first one gave. Budgets and FLOPs are those of the whole.
+    positions keeps those that the first one gave. Budgets and FLOPs are those of the whole: a budget is met by what the
+    first method keeps of every image, the second one staying as it is. So its reach ends above, where the first one
+    keeps everything, and `pruning.budget.solve` says so.
 
     Parameters:
         methods: a method before the language model and one inside it, in this order. Each a `Method`, or a mapping of
             its name and parameters such as {"name": "fastv", "k": 2, "r": 0.5}.
+        keep: tokens that the first method keeps of every image, in place of its own number.
 
     Example:
         with Sequence([VisPruner(keep=192), FastV(k=2, r=0.5)])(model):
@@ -26,8 +29,10 @@ class Sequence(Method):
     """
 
     name: ClassVar[str] = "sequence"
+    budget_parameter: ClassVar[str | None] = "keep"
 
     methods: Listed[Method | Mapping[str, Any]] = ()
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.methods, (str, Mapping)) or not isinstance(self.methods, Listed):
@@ -35,6 +40,11 @@ class Sequence(Method):
         methods = [_made(method) for method in self.methods]
         self.methods = methods
         self._before, self._inside = _split(methods)
+        if self.keep is not None:
+            if self._before.budget_parameter != "keep":
+                raise ValueError(f"{self._before.name} has no number of tokens to keep: leave keep out")
+            number: Any = {"keep": self.keep}
+            self._before = replace(self._before, **number)
 
     @property
     def positions(self) -> Positions:  # type: ignore[override]

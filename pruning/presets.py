@@ -1,0 +1,159 @@
+"""The authors' own settings on LLaVA-1.5 7B and 13B (576 visual tokens), by the number of tokens their papers name.
+
+    pruning.paper("visionzip", model="llava-1.5-7b", tokens=64)    # VisionZip(dominant=54, contextual=10)
+
+Papers count in different ways, and `Preset.counted` says how; the budget of this project, the mean over the decoder
+layers' inputs, is the same number only for methods that prune before the language model. A preset is `solved` where the
+authors publish no setting for a number: its remaining parameter is then ours, for that mean.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pruning import registry
+from pruning.base import Method
+from pruning.budget import solve
+
+NUM_VISUAL = 576
+LAYERS = {"llava-1.5-7b": 32, "llava-1.5-13b": 40}
+SMALL, LARGE = LAYERS
+
+Counted = Literal["entering", "final", "after layers", "mean", "by the image"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One setting.
+
+    Attributes:
+        parameters: of the method; where `solved`, without the one that the mean decides.
+        counted: what the number of tokens stands for. "entering": tokens that enter the language model. "final": those
+            in its last layer. "after layers": the mean over the layers' outputs. "mean": over the layers' inputs,
+            rounded. "by the image": the mean over the authors' benchmarks of what each image decided.
+        source: where it comes from.
+        extra: tokens that come on top of the number.
+        solved: whether the parameter behind the number is ours.
+    """
+
+    parameters: dict[str, Any]
+    counted: Counted
+    source: str
+    extra: int = 0
+    solved: bool = False
+
+
+def _same(counts: tuple[int, ...], parameters: dict[str, Any], source: str) -> dict[int, Preset]:
+    return {count: Preset({**parameters, "keep": count}, "entering", source) for count in counts}
+
+
+def _solved(counts: tuple[int, ...], parameters: dict[str, Any]) -> dict[int, Preset]:
+    source = "solved here for this mean; the authors publish none by number of tokens"
+    return {count: Preset(parameters, "mean", source, solved=True) for count in counts}
+
+
+_FOUR = (192, 128, 64, 32)
+_VISPRUNER = _same(_FOUR, {"important_ratio": 0.5}, "authors' scripts, important_ratio 0.5 throughout")
+_FASTERVLM = _same(_FOUR, {}, "the number is its only parameter")
+_CDPRUNER = _same(_FOUR, {}, "authors' scripts, the number is the only parameter; pass clip= for their relevance")
+_DIVPRUNE = {
+    count: Preset({"ratio": count / NUM_VISUAL}, "entering", "the paper's ratio, as this share of 576")
+    for count in _FOUR
+}
+_VISIONZIP = {
+    dominant + contextual: Preset(
+        {"dominant": dominant, "contextual": contextual}, "entering", "authors' settings; [CLS] is a dominant token"
+    )
+    for dominant, contextual in ((162, 30), (108, 20), (54, 10), (27, 5))
+}
+_PRUMERGE = {32: Preset({}, "by the image", "section 4: adaptive, about 5.5 % of the tokens")}
+_PRUMERGE_PLUS = {144: Preset({}, "by the image", "section 4: adaptive, about 25 % of the tokens")} | {
+    count: Preset({"ratio": 1 / part}, "entering", f"fixed variant of the authors' code at ratio 1/{part}", extra=1)
+    for count, part in zip(_FOUR, (6, 9, 18, 36), strict=True)
+}
+_SPARSEVLM = {
+    count: Preset({"target": count}, "after layers", 'tables of the authors\' code; version="v2" for the second')
+    for count in (192, 128, 96, 64)
+}
+_DART = {
+    count: Preset({"k": 2, "max_tokens": count}, "final", "authors' scripts; four visual pivots on top", extra=4)
+    for count in (192, 128, 64)
+}
+_DEMO = "authors' demos: K=2, step 10, R .5, .75 and .9"
+
+# Method -> model -> number of tokens -> setting.
+PRESETS: dict[str, dict[str, dict[int, Preset]]] = {
+    "vispruner": {SMALL: _VISPRUNER, LARGE: _VISPRUNER},
+    "fastervlm": {SMALL: _FASTERVLM, LARGE: _FASTERVLM},
+    "cdpruner": {SMALL: _CDPRUNER, LARGE: _CDPRUNER},
+    "divprune": {SMALL: _DIVPRUNE, LARGE: _DIVPRUNE},
+    "visionzip": {SMALL: _VISIONZIP, LARGE: _VISIONZIP},
+    "prumerge": {SMALL: _PRUMERGE, LARGE: _PRUMERGE},
+    "prumerge_plus": {SMALL: _PRUMERGE_PLUS, LARGE: _PRUMERGE_PLUS},
+    "sequential_prune": {
+        SMALL: {
+            count: Preset({"k": 2, "step": 10, "r": r}, "mean", _DEMO)
+            for count, r in ((324, 0.5), (214, 0.75), (154, 0.9))
+        }
+        | _solved((192, 128), {"k": 2, "step": 10})
+        | _solved((64,), {"k": 2, "step": 25}),
+        LARGE: {
+            count: Preset({"k": 2, "step": 10, "r": r}, "mean", _DEMO)
+            for count, r in ((317, 0.5), (200, 0.75), (135, 0.9))
+        }
+        | _solved((192, 128), {"k": 2, "step": 10})
+        | _solved((64,), {"k": 2, "step": 25}),
+    },
+    "fastv": {
+        SMALL: {306: Preset({"k": 2, "r": 0.5}, "mean", "the paper's K=2, R=50%")} | _solved((192, 128, 64), {"k": 2}),
+        LARGE: {302: Preset({"k": 2, "r": 0.5}, "mean", "the paper's K=2, R=50%")} | _solved(_FOUR, {"k": 2}),
+    },
+    # The solved ones start where FastV does, and go on at a quarter and half of the decoder.
+    "pyramiddrop": {
+        SMALL: {270: Preset({"layers": [8, 16, 24]}, "mean", "authors' scripts, lambda .5")}
+        | _solved((192, 128, 64), {"layers": [2, 8, 16]}),
+        LARGE: {270: Preset({"layers": [10, 20, 30]}, "mean", "the paper's quarters of the decoder, lambda .5")}
+        | _solved(_FOUR, {"layers": [2, 10, 20]}),
+    },
+    "sparsevlm": {SMALL: _SPARSEVLM},
+    "dart": {SMALL: _DART},
+    "vtw": {SMALL: {270: Preset({"k": 15}, "mean", "the authors' layer")}},
+}
+
+
+def presets(method: str, model: str) -> dict[int, Preset]:
+    """The settings of a method on a model, by number of tokens, falling.
+
+    Raises:
+        ValueError: no such method or model, or there is none for the two; the message says what there is.
+    """
+    registry.get(method)
+    if model not in LAYERS:
+        raise ValueError(f"unknown model {model!r}. Models with presets: {', '.join(LAYERS)}")
+    if method not in PRESETS:
+        raise ValueError(f"{method} has no published setting for LLaVA-1.5. Methods with presets: {', '.join(PRESETS)}")
+    if model not in PRESETS[method]:
+        raise ValueError(f"{method} has no published setting for {model}, but for {', '.join(PRESETS[method])}")
+    return dict(sorted(PRESETS[method][model].items(), reverse=True))
+
+
+def paper(method: str, *, model: str, tokens: int, **further: Any) -> Method:
+    """A method as its authors run it on LLaVA-1.5 at a number of visual tokens; see `Preset` on what that counts.
+
+    Args:
+        method: a name of the registry.
+        model: "llava-1.5-7b" or "llava-1.5-13b".
+        tokens: the number that the paper names, such as 192, 128, 64 or 32.
+        further: other parameters of the method.
+
+    Raises:
+        ValueError: there is no such setting; the message names those there are.
+    """
+    found = presets(method, model)
+    if tokens not in found:
+        known = ", ".join(f"{count} ({preset.counted})" for count, preset in found.items())
+        raise ValueError(f"{method} has no setting for {tokens} tokens on {model}. There are: {known}")
+    preset = found[tokens]
+    parameters = {**preset.parameters, **further}
+    if preset.solved:
+        return solve(method, tokens, num_visual=NUM_VISUAL, num_layers=LAYERS[model], **parameters)
+    return registry.make(method, **parameters)
