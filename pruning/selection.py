@@ -1,14 +1,19 @@
 """Choices that several methods share, on tensors alone: stable top-k, redundancy, diversity.
 
 Everything is batched, deterministic (score descending, then index ascending) and free of host synchronisation: the
-sizes are Python integers, so nothing on the device decides how many steps run.
+sizes are Python integers, so nothing on the device decides how many steps run. Where all pairs of an image's tokens are
+compared, images go through in groups, so that the memory for thousands of tokens does not grow with the batch.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 TOKENS_DROPPED_PER_ROUND = 8
+# Pairs of tokens held at a time, 256 MiB in float32: those of 202 images of 576 tokens, of one image of 8192.
+PAIRS_AT_A_TIME = 2**26
 
 
 def stable_top_k(scores_BN: Tensor, k: int) -> Tensor:
@@ -54,7 +59,7 @@ def drop_redundant(features_BNC: Tensor, ranked_BR: Tensor, keep: int) -> Tensor
     Raises:
         ValueError: `keep` lies outside 0..R.
     """
-    batch, count = ranked_BR.shape
+    count = ranked_BR.shape[1]
     if not 0 <= keep <= count:
         raise ValueError(f"cannot keep {keep} of {count} candidates: keep must lie between 0 and {count}")
     if keep == 0:
@@ -62,18 +67,29 @@ def drop_redundant(features_BNC: Tensor, ranked_BR: Tensor, keep: int) -> Tensor
     if keep == count:
         return ranked_BR.sort(dim=-1).values
 
-    similarity_BRR = cosine_similarity(
-        features_BNC.gather(1, ranked_BR[..., None].expand(-1, -1, features_BNC.shape[-1]))
-    )
-    rows_B11 = torch.arange(batch, device=ranked_BR.device)[:, None, None]
-    # Places in `ranked_BR`, not token indices: all rounds read one similarity matrix.
-    places_BR = torch.arange(count, device=ranked_BR.device).expand(batch, -1)
-    while (surplus := places_BR.shape[-1] - keep) > 0:
-        even, odd = places_BR[:, 0::2], places_BR[:, 1::2]
-        dropped = min(TOKENS_DROPPED_PER_ROUND, surplus, even.shape[-1])
-        nearest = similarity_BRR[rows_B11, even[:, :, None], odd[:, None, :]].amax(dim=-1)
-        places_BR = torch.cat([even.gather(1, rank(nearest)[:, dropped:]), odd], dim=-1)
-    return ranked_BR.gather(1, places_BR).sort(dim=-1).values
+    candidates_BRC = features_BNC.gather(1, ranked_BR[..., None].expand(-1, -1, features_BNC.shape[-1]))
+    places_BK = by_groups(lambda group_BRC: _after_rounds(group_BRC, keep), count**2, candidates_BRC)
+    return ranked_BR.gather(1, places_BK).sort(dim=-1).values
+
+
+def _after_rounds(candidates_BRC: Tensor, keep: int) -> Tensor:
+    """Places `[B, keep]` of the candidates that are left. All rounds read one similarity matrix."""
+    batch, count = candidates_BRC.shape[:2]
+    similarity_BSS = cosine_similarity(candidates_BRC)
+    rows_B11 = torch.arange(batch, device=similarity_BSS.device)[:, None, None]
+    # The candidates behind the rows of the matrix, and the rows that are left, in the order of the round.
+    behind_BS = left_BR = torch.arange(count, device=similarity_BSS.device).expand(batch, -1)
+    while (surplus := left_BR.shape[1] - keep) > 0:
+        if 2 * left_BR.shape[1] <= behind_BS.shape[1]:
+            similarity_BSS = similarity_BSS[rows_B11, left_BR[:, :, None], left_BR[:, None, :]]
+            behind_BS = behind_BS.gather(1, left_BR)
+            left_BR = torch.arange(left_BR.shape[1], device=left_BR.device).expand(batch, -1)
+        even, odd = left_BR[:, 0::2], left_BR[:, 1::2]
+        dropped = min(TOKENS_DROPPED_PER_ROUND, surplus, even.shape[1])
+        # Entire rows are copied and columns left out afterwards: single elements take longer to fetch.
+        nearest = _rows(similarity_BSS, odd).amax(dim=1).gather(1, even)
+        left_BR = torch.cat([even.gather(1, rank(nearest)[:, dropped:]), odd], dim=1)
+    return behind_BS.gather(1, left_BR)
 
 
 def max_min_diversity(features_BNC: Tensor, keep: int) -> Tensor:
@@ -95,17 +111,20 @@ def max_min_diversity(features_BNC: Tensor, keep: int) -> Tensor:
     count = features_BNC.shape[1]
     if not 1 <= keep <= count:
         raise ValueError(f"cannot pick {keep} of {count} tokens: keep must lie between 1 and {count}")
-    distance_BNN = 1 - cosine_similarity(features_BNC)
-    # The nearest entry of a column is the token itself.
-    gain_BN = distance_BNN.kthvalue(min(2, count), dim=1).values
+    return by_groups(lambda group_BNC: _farthest(group_BNC, keep), count**2, features_BNC)
+
+
+def _farthest(features_BNC: Tensor, keep: int) -> Tensor:
+    distance_BNN = cosine_similarity(features_BNC).neg_().add_(1)
+    # The nearest entry of a row is the token itself.
+    gain_BN = distance_BNN.topk(min(2, features_BNC.shape[1]), dim=2, largest=False).values[..., -1]
     nearest_BN = torch.full_like(gain_BN, float("inf"))
-    picked_BN = torch.zeros_like(gain_BN, dtype=torch.bool)
     picks = []
     for _ in range(keep):
-        pick_B1 = gain_BN.masked_fill(picked_BN, float("-inf")).argmax(dim=1, keepdim=True)
+        pick_B1 = gain_BN.argmax(dim=1, keepdim=True)
         picks.append(pick_B1)
-        picked_BN = picked_BN.scatter(1, pick_B1, True)
-        nearest_BN = nearest_BN.minimum(_row(distance_BNN, pick_B1))
+        # What is picked stays at -inf.
+        nearest_BN = nearest_BN.minimum(_rows(distance_BNN, pick_B1)[:, 0]).scatter(1, pick_B1, float("-inf"))
         gain_BN = nearest_BN
     return torch.cat(picks, dim=1)
 
@@ -141,7 +160,7 @@ def greedy_dpp(kernel_BNN: Tensor, keep: int) -> Tensor:
         picked_BN = picked_BN.scatter(1, pick_B1, True)
         before_BKN = factor_BKN[:, :step]
         at_pick_B1K = before_BKN.gather(2, pick_B1[:, None].expand(-1, step, -1)).mT
-        row_BN = _row(kernel_BNN, pick_B1) - (at_pick_B1K @ before_BKN)[:, 0]
+        row_BN = (_rows(kernel_BNN, pick_B1) - at_pick_B1K @ before_BKN)[:, 0]
         gain_B1 = gain_BN.gather(1, pick_B1)
         row_BN = torch.where(gain_B1 > smallest_B1, row_BN * gain_B1.rsqrt(), 0)
         factor_BKN[:, step] = row_BN
@@ -149,8 +168,25 @@ def greedy_dpp(kernel_BNN: Tensor, keep: int) -> Tensor:
     return torch.cat(picks, dim=1)
 
 
-def _row(matrix_BNN: Tensor, index_B1: Tensor) -> Tensor:
-    return matrix_BNN.gather(1, index_B1[..., None].expand(-1, -1, matrix_BNN.shape[2]))[:, 0]
+def by_groups(choose: Callable[..., Tensor], pairs: int, *values_B: Tensor) -> Tensor:
+    """What `choose` makes of a batch, in groups of images that together have at most `PAIRS_AT_A_TIME` pairs.
+
+    Args:
+        choose: takes as many tensors as there are in `values_B`, with a batch axis.
+        pairs: pairs of tokens that it holds for every image.
+        values_B: split into groups along the batch axis.
+    """
+    images = max(1, PAIRS_AT_A_TIME // pairs)
+    groups = zip(*(values.split(images) for values in values_B), strict=True)
+    return torch.cat([choose(*group) for group in groups])
+
+
+def _rows(matrix_BNN: Tensor, index_BK: Tensor) -> Tensor:
+    """Rows `[B, K, N]`."""
+    batch, count, width = matrix_BNN.shape
+    start_B1 = torch.arange(0, batch * count, count, device=matrix_BNN.device)[:, None]
+    rows = matrix_BNN.reshape(-1, width).index_select(0, (index_BK + start_B1).flatten())
+    return rows.view(batch, -1, width)
 
 
 def cosine_similarity(features_BNC: Tensor) -> Tensor:

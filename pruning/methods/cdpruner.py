@@ -13,7 +13,7 @@ from pruning.base import KeepPerImage
 from pruning.budget import Sizes
 from pruning.merging import wide
 from pruning.observed import Observed
-from pruning.selection import cosine_similarity, greedy_dpp
+from pruning.selection import by_groups, cosine_similarity, greedy_dpp
 
 SMALLEST_RELEVANCE = 1e-6
 
@@ -108,7 +108,11 @@ def text_relevance(seen: Observed) -> Tensor:
 
 def conditional_dpp(tokens_BND: Tensor, relevance_BN: Tensor, keep: int) -> Tensor:
     """The tokens of the greedy conditional DPP: int64 `[B, keep]`, ascending."""
-    return greedy_dpp(conditional_kernel(tokens_BND, relevance_BN), keep).sort(dim=1).values
+
+    def pick(group_BND: Tensor, relevance_BN: Tensor) -> Tensor:
+        return greedy_dpp(conditional_kernel(group_BND, relevance_BN), keep)
+
+    return by_groups(pick, tokens_BND.shape[1] ** 2, tokens_BND, relevance_BN).sort(dim=1).values
 
 
 def conditional_kernel(tokens_BND: Tensor, relevance_BN: Tensor) -> Tensor:
@@ -116,4 +120,4 @@ def conditional_kernel(tokens_BND: Tensor, relevance_BN: Tensor) -> Tensor:
     low_B1, high_B1 = relevance_BN.amin(dim=1, keepdim=True), relevance_BN.amax(dim=1, keepdim=True)
     scaled_BN = (relevance_BN - low_B1 + SMALLEST_RELEVANCE) / (high_B1 - low_B1)
     scaled_BN = torch.where(high_B1 > low_B1, scaled_BN, 1)
-    return scaled_BN[:, :, None] * cosine_similarity(tokens_BND) * scaled_BN[:, None]
+    return cosine_similarity(tokens_BND).mul_(scaled_BN[:, :, None]).mul_(scaled_BN[:, None])
