@@ -21,7 +21,7 @@ class PatchVision(Vision):
     """CLIP-like towers over square images (LLaVA): patches in raster order behind an optional [CLS]."""
 
     def __init__(self, tower: Any, layer: int, *, keeps_cls: bool) -> None:
-        super().__init__(tower)
+        super().__init__(tower, tower.encoder.layers)
         self.has_cls = hasattr(tower.embeddings, "class_embedding")
         self.keeps_cls = keeps_cls and self.has_cls
         block = tower.encoder.layers[layer]
@@ -60,7 +60,8 @@ class PatchVision(Vision):
         if self.keeps_cls:  # the [CLS] of the prompt has no vision token of its own: methods that need one refuse below
             index_BN = torch.cat([index_BN[:, :1], index_BN], dim=1)
             cells_N4 = torch.cat([torch.full_like(cells_N4[:1], float("nan")), cells_N4])
-        return [Image(index_N, cells_N4, None if self.keeps_cls else (side, side)) for index_N in index_BN]
+        grid = None if self.keeps_cls else (side, side)
+        return [Image(index_N, cells_N4, grid, () if grid is None else (grid,)) for index_N in index_BN]
 
     def _refuse_cls_in_prompt(self) -> None:
         if self.keeps_cls:
@@ -98,7 +99,7 @@ class PatchVision(Vision):
     @cached_property
     def head_keys_TC(self) -> Tensor:
         projections = self.watch.projections
-        return self._patches(projections.keys_BSC).unflatten(-1, (-1, projections.head_dim)).mean(dim=1)
+        return self.by_token(projections.keys_BSC).unflatten(-1, (-1, projections.head_dim)).mean(dim=1)
 
     @cached_property
     def wide_attention_T(self) -> Tensor:
@@ -107,9 +108,9 @@ class PatchVision(Vision):
 
     @cached_property
     def wide_keys_TC(self) -> Tensor:
-        return self._patches(self.last_watch.projections.keys_BSC)
+        return self.by_token(self.last_watch.projections.keys_BSC)
 
-    def _patches(self, values_BSC: Tensor) -> Tensor:
+    def by_token(self, values_BSC: Tensor) -> Tensor:
         """`[crops * N, C]`, without [CLS]."""
         return (values_BSC[:, 1:] if self.has_cls else values_BSC).flatten(0, 1)
 
@@ -185,7 +186,7 @@ class MergedVision(Vision):
     """Qwen towers: no [CLS], images of any size one after the other, patches merged 2x2, windows undone."""
 
     def __init__(self, tower: Any, layer: int) -> None:
-        super().__init__(tower)
+        super().__init__(tower, tower.blocks)
         self.tower = tower
         self.merge = tower.spatial_merge_size**2
         self.grid_thw: Any = None
@@ -233,11 +234,12 @@ class MergedVision(Vision):
             count = frames * rows * columns
             index_N = torch.arange(start, start + count, device=self.grid_thw.device)
             cells_N4 = raster_cells(rows, columns).to(index_N.device).repeat(frames, 1)
-            images.append(Image(index_N, cells_N4, (rows, columns) if frames == 1 else None))
+            grid = (rows, columns)
+            images.append(Image(index_N, cells_N4, grid if frames == 1 else None, (grid,) * frames))
             start += count
         return images
 
-    def _in_raster_order(self, values_PC: Tensor) -> Tensor:
+    def by_token(self, values_PC: Tensor) -> Tensor:
         """Merge `[patches, C]` by the mean over each group and undo the order of the windows: `[T, C]`."""
         merged_TC = values_PC.view(-1, self.merge, values_PC.shape[-1]).mean(dim=1)
         if not hasattr(self.tower, "window_size"):
@@ -270,17 +272,17 @@ class MergedVision(Vision):
             received_attention(q.transpose(0, 1)[None], k.transpose(0, 1)[None])[0]
             for q, k in zip(queries.split(lengths), keys.split(lengths), strict=True)
         ]
-        return self._in_raster_order(torch.cat(received, dim=1).T).T
+        return self.by_token(torch.cat(received, dim=1).T).T
 
     @cached_property
     def features_TC(self) -> Tensor:
         if self.output is None:
             raise RuntimeError(NOT_RUN)
-        return self._in_raster_order(self.output)
+        return self.by_token(self.output)
 
     @cached_property
     def head_keys_TC(self) -> Tensor:
-        return self._in_raster_order(self._projections[:, 1].mean(dim=1))
+        return self.by_token(self._projections[:, 1].mean(dim=1))
 
     # Behind the observed layer windows may follow, whose queries see few of the keys: it stands in for the last one.
     @cached_property
@@ -290,7 +292,7 @@ class MergedVision(Vision):
 
     @cached_property
     def wide_keys_TC(self) -> Tensor:
-        return self._in_raster_order(self._projections[:, 1].flatten(1))
+        return self.by_token(self._projections[:, 1].flatten(1))
 
     @cached_property
     def keys_I(self) -> Tensor:

@@ -5,7 +5,8 @@ from its visual tokens in the prompt into that row, so that LLaVA-NeXT's crops, 
 windows are handled once. Shape suffixes: T vision tokens, N visual tokens of one image, H heads, C width.
 """
 
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +20,13 @@ class Image(NamedTuple):
         index_N: int64, the vision token behind every visual token.
         cells_N4: x0, y0, x1, y1 in 0..1 of the part of the image that every visual token stands for; NaN for none.
         grid: rows and columns where the visual tokens form one raster, else None.
+        rasters: rows and columns of every raster they form, one for each temporal patch of a video; () if they do not.
     """
 
     index_N: Tensor
     cells_N4: Tensor
     grid: tuple[int, int] | None
+    rasters: tuple[tuple[int, int], ...] = ()
 
 
 class Vision:
@@ -34,15 +37,42 @@ class Vision:
         fresh: whether it has run since the engine last set this to False.
     """
 
-    def __init__(self, tower: Any) -> None:
+    def __init__(self, tower: Any, blocks: Any) -> None:
         self.pixel_values: Tensor | None = None
         self.fresh = False
+        self.blocks = blocks
+        self._watched: list[int] = []
+        self._outputs: dict[int, Tensor] = {}
         self._handles = [tower.register_forward_pre_hook(self._start, with_kwargs=True)]
 
     def _start(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.forget()
         self.fresh = True
         self.pixel_values = args[0] if args else kwargs["pixel_values"]
+
+    def watch_blocks(self, numbers: Sequence[int]) -> None:
+        """From now on also catch the outputs of these blocks of the tower, 0-based.
+
+        Raises:
+            ValueError: the tower has no such block.
+        """
+        for number in numbers:
+            if not 0 <= number < len(self.blocks):
+                raise ValueError(f"the vision tower has blocks 0..{len(self.blocks) - 1}, not {number}")
+            self._watched.append(number)
+            self._handles.append(self.blocks[number].register_forward_hook(partial(self._catch_block, number)))
+
+    def _catch_block(self, number: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self._outputs[number] = output
+
+    @property
+    def watched_blocks(self) -> list[Tensor]:
+        """Outputs of the blocks of `watch_blocks` in its order, of every vision token: `[T, C]` each."""
+        return [self.by_token(self._outputs[number]) for number in self._watched]
+
+    def by_token(self, output: Tensor) -> Tensor:
+        """What a block of the tower gives, per vision token: `[T, C]`."""
+        raise NotImplementedError
 
     @property
     def has_run(self) -> bool:
@@ -51,6 +81,7 @@ class Vision:
     def forget(self) -> None:
         """Let go of the latest run."""
         self.pixel_values = None
+        self._outputs.clear()
         for name, value in vars(Vision).items():
             if isinstance(value, cached_property):
                 self.__dict__.pop(name, None)

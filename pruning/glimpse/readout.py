@@ -1,0 +1,104 @@
+"""What the predictor looks at: one attention row of the glimpse token, and features of the vision tower."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pruning.families import Family
+from pruning.glimpse.configuration import GlimpseConfig
+from pruning.glimpse.modules import GlimpseModules
+from pruning.glimpse.predictor import raster_positions
+from pruning.observe import Projections, attention_logits
+from pruning.tokens import upload
+from pruning.vision import Vision
+
+
+@dataclass(frozen=True)
+class Importance:
+    """The predictor's output for a batch.
+
+    Attributes:
+        logits_N: float, of all visual tokens, samples one after the other in the order of the prompts.
+        grids: for every sample, for every image (or temporal patch of a video) its rows and columns of tokens.
+    """
+
+    logits_N: Tensor
+    grids: list[list[tuple[int, int]]]
+
+    @property
+    def tokens_per_sample(self) -> list[int]:
+        """Visual tokens of each sample."""
+        return [sum(rows * columns for rows, columns in grids) for grids in self.grids]
+
+
+def vision_blocks(family: Family, config: GlimpseConfig) -> list[int]:
+    """0-based blocks of the vision tower whose outputs the predictor's layers see."""
+    # LLaVA's checkpoints number CLIP's hidden states, of which the first are the embeddings.
+    first = 0 if family.mrope else 1
+    return [layer - first for layer in config.selected_visual_layers]
+
+
+def glimpse_row(
+    projections: Projections, glimpse_B1: Tensor, mask_BS: Tensor | None, *, before_softmax: bool
+) -> Tensor:
+    """The attention row of one query per sample over all tokens, `[B, H, S]`, at least float32.
+
+    Args:
+        projections: of the decoder layer that just ran.
+        glimpse_B1: int64 place of the query.
+        mask_BS: bool, False for padding; None where there is none.
+        before_softmax: the scaled products themselves, or their log-softmax over all tokens that the query sees.
+    """
+    keys_BGSd = projections.keys()
+    logits_BHS = attention_logits(projections.queries(glimpse_B1), keys_BGSd)[:, :, 0]
+    if before_softmax:
+        return logits_BHS
+    seen_BS = torch.arange(keys_BGSd.shape[2], device=glimpse_B1.device) <= glimpse_B1
+    if mask_BS is not None:
+        seen_BS = seen_BS & mask_BS
+    return logits_BHS.masked_fill(~seen_BS[:, None], float("-inf")).log_softmax(dim=-1)
+
+
+def importance(
+    modules: GlimpseModules, vision: Vision, row_BHS: Tensor, visual_BS: Tensor, visual: Sequence[int]
+) -> Importance:
+    """Run the predictor on a batch.
+
+    Args:
+        modules: where its parameters are; its inputs take their dtype.
+        vision: the run of the tower on all images of the batch, with the blocks of `vision_blocks` watched.
+        row_BHS: the glimpse token's attention row.
+        visual_BS: bool, the visual tokens, all of every image.
+        visual: how many these are in each sample.
+
+    Raises:
+        ValueError: the visual tokens of an image form no raster, as in LLaVA-NeXT.
+    """
+    images, grids = iter(vision.images), []
+    for count in visual:
+        own: list[tuple[int, int]] = []
+        while sum(rows * columns for rows, columns in own) < count:
+            image = next(images)
+            if not image.rasters:
+                raise ValueError(
+                    "GlimpsePrune needs images whose visual tokens form a raster, without newlines between"
+                )
+            own += image.rasters
+        grids.append(own)
+    device, dtype = row_BHS.device, modules.le_proj.weight.dtype
+    blocks = [grid for own in grids for grid in own]
+    # The first places of a stable sort are the visual tokens in their order: no need to ask the device where they are.
+    slots_BM = (~visual_BS).to(torch.uint8).argsort(dim=1, stable=True)
+    rows_N = upload([row for row, count in enumerate(visual) for _ in range(count)], device)
+    slots_N = slots_BM[rows_N, upload([place for count in visual for place in range(count)], device)]
+    index_N = torch.cat([image.index_N for image in vision.images])
+    conditions_LNC = torch.stack([features_TC[index_N] for features_TC in vision.watched_blocks])
+    logits_N = modules.attn_fuser(
+        row_BHS.transpose(1, 2)[rows_N, slots_N].to(dtype),
+        conditions_LNC.to(device, dtype),
+        raster_positions(blocks).to(device),
+        [rows * columns for rows, columns in blocks],
+    )
+    return Importance(logits_N, grids)
