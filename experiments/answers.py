@@ -3,13 +3,13 @@
 import copy
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from datasets import Dataset
@@ -20,7 +20,10 @@ from experiments import clip
 from experiments.boxes import seen_boxes
 from experiments.inputs import build_inputs
 from pruning.base import Method
+from pruning.encoded import EncodedImages
 from pruning.record import Record
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -40,21 +43,27 @@ class Batch:
     visual_tokens: int
 
 
-def make_batches(processor: ProcessorMixin, config: Any, benchmark: Dataset, batch_size: int) -> Iterator[Batch]:
-    """Preprocess a benchmark in batches of images of one size and questions of similar length."""
-    asked = benchmark.remove_columns("image").to_list()
+def rows_of_batches(benchmark: Dataset, batch_size: int) -> list[list[int]]:
+    """Rows of a benchmark that run together: images of one size and questions of similar length."""
     sizes = [image.size for image in benchmark["image"]]
+    lengths = [len(question) for question in benchmark["question"]]
+    batches = []
     for size in sorted(set(sizes)):
-        same = [row for row in range(len(asked)) if sizes[row] == size]
-        same.sort(key=lambda row: (len(asked[row]["question"]), row))
-        for start in range(0, len(same), batch_size):
-            rows = same[start : start + batch_size]
-            questions = [asked[row] for row in rows]
-            images = benchmark[rows]["image"]
-            for question in questions:
-                question["boxes"] = seen_boxes(question["boxes"], size, processor.image_processor)
-            inputs = dict(build_inputs(processor, images, [question["question"] for question in questions]))
-            yield Batch(rows, questions, inputs, int((inputs["input_ids"][0] == config.image_token_id).sum()))
+        same = sorted((row for row in range(len(sizes)) if sizes[row] == size), key=lambda row: (lengths[row], row))
+        batches += [same[start : start + batch_size] for start in range(0, len(same), batch_size)]
+    return batches
+
+
+def make_batches(processor: ProcessorMixin, config: Any, benchmark: Dataset, batch_size: int) -> Iterator[Batch]:
+    """Preprocess a benchmark in the batches of `rows_of_batches`."""
+    asked = benchmark.remove_columns("image").to_list()
+    for rows in rows_of_batches(benchmark, batch_size):
+        questions = [asked[row] for row in rows]
+        images = benchmark[rows]["image"]
+        for question in questions:
+            question["boxes"] = seen_boxes(question["boxes"], images[0].size, processor.image_processor)
+        inputs = dict(build_inputs(processor, images, [question["question"] for question in questions]))
+        yield Batch(rows, questions, inputs, int((inputs["input_ids"][0] == config.image_token_id).sum()))
 
 
 @contextmanager
@@ -80,29 +89,63 @@ def side_by_side(model: PreTrainedModel) -> Iterator[list[PreTrainedModel]]:
 def answer_all(
     copies: list[PreTrainedModel],
     processor: ProcessorMixin,
-    methods: Mapping[int, Method],
-    batches: list[Batch],
+    methods: Mapping[Key, Mapping[int, Method]],
+    batches: Sequence[Batch],
     max_new_tokens: int,
-) -> Iterator[dict[int, dict[str, Any]]]:
-    """Answers of one batch after the other: the rows of a prediction table by their row in the benchmark.
+) -> Iterator[dict[Key, dict[int, dict[str, Any]]]]:
+    """Answers of many methods to the same batches, one batch after the other.
 
-    `methods` are by number of visual tokens; `copies` as `side_by_side` gives them.
+    The vision tower and the projector run once for a batch, and every method prunes what came out
+    (`pruning.EncodedImages`): fewer seconds, and the same bits in every answer. So hand over all budgets, or all
+    settings of an ablation, in one call. Methods that change the tower (ToMe) encode the images anew each time.
+
+    Args:
+        copies: as `side_by_side` gives them.
+        methods: by any key (a budget, a setting), and then by number of visual tokens.
+        batches: of `make_batches`.
+
+    Yields:
+        For one batch, for every key, the rows of a prediction table (without the budget) by their row in the benchmark.
+
+    Example:
+        methods = {k: {144: pruning.make("fastv", k=k, r=0.5)} for k in (1, 2, 3)}
+        for answered in answer_all(copies, processor, methods, batches, max_new_tokens=8):
+            for k, rows in answered.items():
+                tables[k] |= rows
     """
     free: SimpleQueue[PreTrainedModel] = SimpleQueue()
     for model in copies:
         free.put(model)
 
-    def run(batch: Batch) -> dict[int, dict[str, Any]]:
+    def run(batch: Batch) -> dict[Key, dict[int, dict[str, Any]]]:
         model = free.get()
         try:
-            method = methods[batch.visual_tokens]
-            texts, record = answer(model, processor, fit(method, batch.questions), batch.inputs, max_new_tokens)
-            return describe(method, batch, texts, record, flops.images_of(model.config, batch.inputs))
+            chosen = {key: by_count[batch.visual_tokens] for key, by_count in methods.items()}
+            answered = answer_batch(model, processor, chosen.values(), batch, max_new_tokens)
+            return dict(zip(chosen, answered, strict=True))
         finally:
             free.put(model)
 
     with ThreadPoolExecutor(len(copies)) as pool:
         yield from pool.map(run, batches)
+
+
+@torch.inference_mode()
+def answer_batch(
+    model: PreTrainedModel, processor: ProcessorMixin, methods: Iterable[Method], batch: Batch, max_new_tokens: int
+) -> list[dict[int, dict[str, Any]]]:
+    """Answers of one method after the other to one batch, whose images are encoded once; see `answer_all`."""
+    sizes = flops.images_of(model.config, batch.inputs)
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.inputs.items()}
+    encoded: EncodedImages | None = None
+    tables = []
+    for method in methods:
+        if encoded is None and not method.changes_tower:
+            encoded = EncodedImages(model, inputs)
+        images = None if method.changes_tower else encoded
+        texts, record = answer(model, processor, fit(method, batch.questions), inputs, max_new_tokens, images)
+        tables.append(describe(method, batch, texts, record, sizes))
+    return tables
 
 
 def fit(method: Method, questions: list[dict[str, Any]]) -> Method:
@@ -119,13 +162,24 @@ def fit(method: Method, questions: list[dict[str, Any]]) -> Method:
 
 @torch.inference_mode()
 def answer(
-    model: Any, processor: Any, method: Method, prompt: Mapping[str, torch.Tensor], max_new_tokens: int
+    model: Any,
+    processor: Any,
+    method: Method,
+    prompt: Mapping[str, torch.Tensor],
+    max_new_tokens: int,
+    images: EncodedImages | None = None,
 ) -> tuple[list[str], Record]:
-    """Greedy continuations of a left-padded batch, stripped, and what the method did during prefill."""
-    on_device = {name: tensor.to(model.device) for name, tensor in prompt.items()}
-    with method(model) as record:
+    """Greedy continuations of a left-padded batch, stripped, and what the method did during prefill.
+
+    `images` are those of the prompt where they are encoded already.
+    """
+    if images is None:
+        pruned, inputs = method(model), {name: tensor.to(model.device) for name, tensor in prompt.items()}
+    else:
+        pruned, inputs = method(model, images), images.inputs
+    with pruned as record:
         tokens = model.generate(
-            **on_device,
+            **inputs,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,

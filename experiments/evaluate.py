@@ -5,14 +5,16 @@ Reads the sections `model` and `evaluate` of params.yaml. Writes, per method:
 - results/predictions/METHOD.parquet: one row per budget and question (`SCHEMA`);
 - results/predictions/METHOD.json: one entry per budget: what was asked, and the floor where the method cannot reach it.
 
-Finished budgets are kept in results/parts/, each under a digest of the model, the code, the parameters and the
-questions it depends on: an interrupted run takes up where it was, and a changed parameter starts its budgets anew.
-Preprocessed images and prompts are shared by the budgets of a run; the vision tower runs again in every one.
+Finished budgets are kept in results/parts/, some batches a file, each under a digest of the model, the code, the
+parameters and the questions it depends on: an interrupted run takes up where it was, and a changed parameter starts its
+budgets anew. The budgets of a run share the preprocessed images and prompts and, batch by batch, what the vision tower
+and the projector make of them, unless the method changes the tower.
 """
 
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,11 @@ from experiments.answers import Batch
 from experiments.parameters import Evaluate, load_parameters
 from experiments.predictions import PREDICTIONS, budgets_of
 from pruning import registry
+from pruning.base import Method
 from pruning.budget import InfeasibleBudget, solve
 
 PARTS = Path("results/parts")
+BATCHES_A_PART = 10
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -49,6 +53,7 @@ SCHEMA = pa.schema(
         ("kept", pa.list_(pa.struct([("layer", pa.int32()), ("indices", pa.list_(pa.int32()))]))),
     ]
 )
+ROW = pa.field("row", pa.int32())
 # What a cell's outcome depends on besides the method and pruning/.
 CODE = (answers, benchmarks, boxes, clip, flops, images, inputs, processors, sys.modules[__name__])
 
@@ -77,58 +82,98 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
     }
     if "clip" in fixed:
         common["clip"] = cells.model_digest(parameters["clip"])
+    layout = answers.rows_of_batches(benchmark, settings.batch_size)
+    groups = [layout[start : start + BATCHES_A_PART] for start in range(0, len(layout), BATCHES_A_PART)]
     budgets = budgets_of(name, settings.budgets)
-    parts = {budget: PARTS / name / f"{cells.digest(common | {'budget': budget})}.parquet" for budget in budgets}
-    missing = [budget for budget in budgets if not parts[budget].exists()]
-    total, finished = len(budgets) * len(benchmark), (len(budgets) - len(missing)) * len(benchmark)
+    parts = {
+        (budget, part): PARTS / name / f"{cells.digest(common | {'budget': budget, 'part': part})}.parquet"
+        for budget in budgets
+        for part in range(len(groups))
+    }
+    missing = [key for key, path in parts.items() if not path.exists()]
+    finished = sum(len(rows) for _, part in parts.keys() - missing for rows in groups[part])
     with (
-        tqdm(total=total, initial=finished, desc=name, unit="question") as progress,
+        tqdm(total=len(budgets) * len(benchmark), initial=finished, desc=name, unit="question") as progress,
         answers.side_by_side(model) as copies,
     ):
         make = answers.make_batches(processor, model.config, benchmark, settings.batch_size)
         batches = list(make) if missing else []
-        for budget in missing:
-            table = run_cell(name, budget, parameters, copies, processor, batches, settings.max_new_tokens, progress)
-            cells.write_table(parts[budget], table)
-    tables = [pq.read_table(parts[budget]) for budget in budgets]
+        unfinished = {budget for budget, _ in missing}
+        planned = {budget: plan(name, budget, parameters, model.config, batches) for budget in unfinished}
+        for part in sorted({part for _, part in missing}):
+            cut = batches[part * BATCHES_A_PART : (part + 1) * BATCHES_A_PART]
+            asked = {budget: planned[budget] for budget in budgets if (budget, part) in missing}
+            for budget, table in run_part(asked, copies, processor, cut, settings.max_new_tokens, progress).items():
+                cells.write_table(parts[budget, part], table)
+    tables = [joined([pq.read_table(parts[budget, part]) for part in range(len(groups))]) for budget in budgets]
     described = [json.loads(table.schema.metadata[b"cell"]) for table in tables]
     predictions = pa.concat_tables([SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in tables)])
     cells.write_table(PREDICTIONS / f"{name}.parquet", predictions)
     cells.write_text(PREDICTIONS / f"{name}.json", json.dumps(described, indent=1) + "\n")
 
 
-def run_cell(
-    name: str,
-    budget: float,
-    fixed: dict[str, Any],
+@dataclass(frozen=True)
+class Plan:
+    """One method at one budget.
+
+    Attributes:
+        cell: method, budget, feasible and, where not feasible, the floor: the least mean visual tokens it can reach.
+        methods: by number of visual tokens; None where not feasible.
+    """
+
+    cell: dict[str, Any]
+    methods: dict[int, Method] | None
+
+
+def plan(name: str, budget: float, fixed: dict[str, Any], config: Any, batches: list[Batch]) -> Plan:
+    """Solve the method's parameter for every number of visual tokens that occurs."""
+    cell = {"method": name, "budget": budget, "feasible": True, "floor": None}
+    layers = config.get_text_config().num_hidden_layers
+    try:
+        return Plan(
+            cell,
+            {
+                count: solve(name, budget * count, num_visual=count, num_layers=layers, **fixed)
+                for count in sorted({batch.visual_tokens for batch in batches})
+            },
+        )
+    except InfeasibleBudget as error:
+        return Plan(cell | {"feasible": False, "floor": error.floor}, None)
+
+
+def run_part(
+    planned: dict[float, Plan],
     copies: list[PreTrainedModel],
     processor: ProcessorMixin,
     batches: list[Batch],
     max_new_tokens: int,
     progress: tqdm,
-) -> pa.Table:
-    """One method at one budget: a table in the benchmark's order, empty where the method cannot reach the budget.
+) -> dict[float, pa.Table]:
+    """Some batches at several budgets: for each a table, empty where the method cannot reach the budget.
 
-    The table's metadata `cell` holds (as JSON) method, budget, feasible and, where not feasible, the floor: the least
-    mean visual tokens the method can reach.
+    Besides `SCHEMA` it has the `row` in the benchmark; its metadata `cell` holds that of the plan as JSON.
     """
-    cell = {"method": name, "budget": budget, "feasible": True, "floor": None}
-    layers = copies[0].config.get_text_config().num_hidden_layers
-    rows: dict[int, dict[str, Any]] = {}
-    try:
-        methods = {
-            count: solve(name, budget * count, num_visual=count, num_layers=layers, **fixed)
-            for count in sorted({batch.visual_tokens for batch in batches})
-        }
-    except InfeasibleBudget as error:
-        cell |= {"feasible": False, "floor": error.floor}
-        progress.update(sum(len(batch.rows) for batch in batches))
-    else:
+    rows: dict[float, dict[int, dict[str, Any]]] = {budget: {} for budget in planned}
+    methods = {budget: one.methods for budget, one in planned.items() if one.methods is not None}
+    questions = sum(len(batch.rows) for batch in batches)
+    progress.update(questions * (len(planned) - len(methods)))
+    if methods:
         for answered in answers.answer_all(copies, processor, methods, batches, max_new_tokens):
-            rows |= answered
-            progress.update(len(answered))
-    table = pa.Table.from_pylist([{**rows[row], "budget": budget} for row in sorted(rows)], schema=SCHEMA)
-    return table.replace_schema_metadata({"cell": json.dumps(cell)})
+            for budget, found in answered.items():
+                rows[budget] |= found
+                progress.update(len(found))
+    schema = SCHEMA.append(ROW)
+    return {
+        budget: pa.Table.from_pylist(
+            [{**found, "budget": budget, "row": row} for row, found in rows[budget].items()], schema=schema
+        ).replace_schema_metadata({"cell": json.dumps(one.cell)})
+        for budget, one in planned.items()
+    }
+
+
+def joined(parts: list[pa.Table]) -> pa.Table:
+    """The parts of one budget in the benchmark's order."""
+    return pa.concat_tables(parts).sort_by("row").drop_columns("row")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pruning import checks
+from pruning.encoded import EncodedImages
 from pruning.engine import Engine
 from pruning.observed import Observed, ObservedLayer
 from pruning.record import Record
@@ -35,22 +36,30 @@ class Method(ABC):
         positions: whether surviving tokens keep their original positions or are numbered anew ("repacked"). Models with
             mRoPE always keep the original ones.
         budget_parameter: the parameter that `pruning.budget.solve` turns; None where there is none.
+        changes_tower: whether it works inside the vision tower, so that every run of it has to encode the images.
     """
 
     name: ClassVar[str]
     positions: ClassVar[Positions] = "original"
     budget_parameter: ClassVar[str | None] = None
+    changes_tower: ClassVar[bool] = False
 
     @contextmanager
-    def __call__(self, model: PreTrainedModel) -> Iterator[Record]:
+    def __call__(self, model: PreTrainedModel, images: EncodedImages | None = None) -> Iterator[Record]:
         """Prune in every prefill of `model` while the context is open.
+
+        Args:
+            model: an unmodified model of a supported family.
+            images: the only images to prune in this context, encoded beforehand by this model, so that several methods
+                can share that work; None where the model encodes those that it is called with.
 
         Raises:
             TypeError: the model is not supported.
+            ValueError: another model encoded the images.
             RuntimeError: another method is active on the model.
         """
         before, inside = self.parts()
-        engine = Engine(model, before, inside)
+        engine = Engine(model, before, inside, images)
         try:
             engine.install()
             yield engine.record

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import create_causal_mask
 
 from pruning import guards
+from pruning.encoded import EncodedImages
 from pruning.families import family_of
 from pruning.observe import Watch
 from pruning.observed import ObservedLayer, Prompt
@@ -37,13 +38,21 @@ class Engine:
         model: an unmodified model of a supported family.
         before: chooses before the language model, or None.
         inside: chooses between decoder layers, or None.
+        images: the images of every prompt, encoded beforehand; None where the model encodes them.
     """
 
-    def __init__(self, model: PreTrainedModel, before: "BeforeLLM | None", inside: "InsideLLM | None") -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        before: "BeforeLLM | None",
+        inside: "InsideLLM | None",
+        images: EncodedImages | None = None,
+    ) -> None:
         self.family = family_of(model)
         self.model = model
         self.before = before
         self.inside = inside
+        self.images = images
         self.record = Record()
         self.vision: Vision
         self._handles: list[Any] = []
@@ -60,13 +69,17 @@ class Engine:
         """Register the hooks.
 
         Raises:
+            ValueError: another model encoded the images.
             RuntimeError: another method is active on the model.
         """
         guards.refuse_second_method(self.model, type(self))
         family = self.family
-        self.vision = family.watch_vision()
-        self._handles = [
-            self.vision,
+        if self.images is None:
+            self.vision = family.watch_vision()
+            self._handles.append(self.vision)
+        else:
+            self.vision = self.images.for_model(self.model)
+        self._handles += [
             self.model.register_forward_pre_hook(self._on_model, with_kwargs=True),
             family.core.register_forward_pre_hook(self._on_core, with_kwargs=True),
             family.language_model.register_forward_pre_hook(self._on_language_model, with_kwargs=True),
@@ -106,7 +119,9 @@ class Engine:
             call.visual_BL = (kwargs["inputs_embeds"] == embed(placeholder)).all(dim=-1)
         encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
         call.images = kwargs.get("pixel_values") is not None or encoded is not None
-        if not call.images:
+        if self.images is not None:
+            self.images.refuse_others(encoded)
+        elif not call.images:
             self.vision.forget()
 
     def _on_language_model(

@@ -142,10 +142,14 @@ class Watch:
         self._caught.clear()
         self._rotary = None
 
-    def remove(self) -> None:
-        """Take the hooks off and let go of the tensors."""
+    def detach(self) -> None:
+        """Take the hooks off; the tensors of the latest run stay."""
         for handle in self._handles:
             handle.remove()
+
+    def remove(self) -> None:
+        """Take the hooks off and let go of the tensors."""
+        self.detach()
         self.forget()
 
 

@@ -39,10 +39,10 @@ class PatchVision(Vision):
         self.last_watch.forget()
         self.output_BSC = None
 
-    def remove(self) -> None:
-        super().remove()
-        self.watch.remove()
-        self.last_watch.remove()
+    def detach(self) -> None:
+        super().detach()
+        self.watch.detach()
+        self.last_watch.detach()
 
     @property
     def patches_BNC(self) -> Tensor:
@@ -141,8 +141,8 @@ class CropVision(PatchVision):
 
         model.pack_image_features = caught
 
-    def remove(self) -> None:
-        super().remove()
+    def detach(self) -> None:
+        super().detach()
         del self.model.pack_image_features
 
     @cached_property

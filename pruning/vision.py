@@ -86,10 +86,14 @@ class Vision:
             if isinstance(value, cached_property):
                 self.__dict__.pop(name, None)
 
-    def remove(self) -> None:
-        """Take the hooks off and let go of the tensors."""
+    def detach(self) -> None:
+        """Take the hooks off; the latest run stays."""
         for handle in self._handles:
             handle.remove()
+
+    def remove(self) -> None:
+        """Take the hooks off and let go of the tensors."""
+        self.detach()
         self.forget()
 
     @cached_property

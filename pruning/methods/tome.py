@@ -12,6 +12,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from pruning import costs
 from pruning.base import BeforeLLM, KeepPerImage, Merged
 from pruning.budget import Sizes
+from pruning.encoded import EncodedImages
 from pruning.families import family_of
 from pruning.merging import Clusters, in_prompt, most_merges, pick_rows
 from pruning.observed import Observed
@@ -39,9 +40,12 @@ class ToMe(KeepPerImage):
     """
 
     name: ClassVar[str] = "tome"
+    changes_tower: ClassVar[bool] = True
 
     @contextmanager
-    def __call__(self, model: PreTrainedModel) -> Iterator[Record]:
+    def __call__(self, model: PreTrainedModel, images: EncodedImages | None = None) -> Iterator[Record]:
+        if images is not None:
+            raise ValueError("tome merges inside the vision tower: pass pixel_values, not images encoded beforehand")
         family = family_of(model)
         if not isinstance(model, LlavaForConditionalGeneration) or not isinstance(
             model.config.vision_feature_layer, int
