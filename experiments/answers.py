@@ -20,6 +20,7 @@ from experiments import clip
 from experiments.boxes import seen_boxes
 from experiments.inputs import build_inputs
 from pruning.base import Method
+from pruning.budget import InfeasibleBudget, solve
 from pruning.encoded import EncodedImages
 from pruning.record import Record
 
@@ -84,6 +85,35 @@ def side_by_side(model: PreTrainedModel) -> Iterator[list[PreTrainedModel]]:
         yield copies
     finally:
         torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One method at one budget.
+
+    Attributes:
+        cell: method, budget, feasible and, where not feasible, the floor: the least mean visual tokens it can reach.
+        methods: by number of visual tokens; None where not feasible.
+    """
+
+    cell: dict[str, Any]
+    methods: dict[int, Method] | None
+
+
+def plan(name: str, budget: float, fixed: dict[str, Any], config: Any, batches: list[Batch]) -> Plan:
+    """Solve the method's parameter for every number of visual tokens that occurs."""
+    cell = {"method": name, "budget": budget, "feasible": True, "floor": None}
+    layers = config.get_text_config().num_hidden_layers
+    try:
+        return Plan(
+            cell,
+            {
+                count: solve(name, budget * count, num_visual=count, num_layers=layers, **fixed)
+                for count in sorted({batch.visual_tokens for batch in batches})
+            },
+        )
+    except InfeasibleBudget as error:
+        return Plan(cell | {"feasible": False, "floor": error.floor}, None)
 
 
 def answer_all(

@@ -14,7 +14,6 @@ and the projector make of them, unless the method changes the tower.
 import argparse
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from analysis import flops
 from experiments import answers, benchmarks, boxes, cells, clip, images, inputs, models, processors
-from experiments.answers import Batch
+from experiments.answers import Batch, Plan
 from experiments.parameters import Evaluate, load_parameters
 from experiments.predictions import PREDICTIONS, budgets_of
 from pruning import registry
-from pruning.base import Method
-from pruning.budget import InfeasibleBudget, solve
 
 PARTS = Path("results/parts")
 BATCHES_A_PART = 10
@@ -99,7 +96,7 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
         make = answers.make_batches(processor, model.config, benchmark, settings.batch_size)
         batches = list(make) if missing else []
         unfinished = {budget for budget, _ in missing}
-        planned = {budget: plan(name, budget, parameters, model.config, batches) for budget in unfinished}
+        planned = {budget: answers.plan(name, budget, parameters, model.config, batches) for budget in unfinished}
         for part in sorted({part for _, part in missing}):
             cut = batches[part * BATCHES_A_PART : (part + 1) * BATCHES_A_PART]
             asked = {budget: planned[budget] for budget in budgets if (budget, part) in missing}
@@ -110,35 +107,6 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
     predictions = pa.concat_tables([SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in tables)])
     cells.write_table(PREDICTIONS / f"{name}.parquet", predictions)
     cells.write_text(PREDICTIONS / f"{name}.json", json.dumps(described, indent=1) + "\n")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One method at one budget.
-
-    Attributes:
-        cell: method, budget, feasible and, where not feasible, the floor: the least mean visual tokens it can reach.
-        methods: by number of visual tokens; None where not feasible.
-    """
-
-    cell: dict[str, Any]
-    methods: dict[int, Method] | None
-
-
-def plan(name: str, budget: float, fixed: dict[str, Any], config: Any, batches: list[Batch]) -> Plan:
-    """Solve the method's parameter for every number of visual tokens that occurs."""
-    cell = {"method": name, "budget": budget, "feasible": True, "floor": None}
-    layers = config.get_text_config().num_hidden_layers
-    try:
-        return Plan(
-            cell,
-            {
-                count: solve(name, budget * count, num_visual=count, num_layers=layers, **fixed)
-                for count in sorted({batch.visual_tokens for batch in batches})
-            },
-        )
-    except InfeasibleBudget as error:
-        return Plan(cell | {"feasible": False, "floor": error.floor}, None)
 
 
 def run_part(

@@ -23,7 +23,6 @@ from experiments import answers, benchmarks, cells, models
 from experiments.parameters import Parameters, load_parameters
 from experiments.predictions import budgets_of
 from experiments.testbed.facts import score_facts
-from pruning.budget import InfeasibleBudget, solve
 
 TEXTS = Path("results/free_form.parquet")
 RESULT = Path("results/free_form.csv")
@@ -39,28 +38,19 @@ def run(parameters: Parameters, questions: Dataset) -> tuple[pd.DataFrame, pd.Da
         raise ValueError(f"free_form.methods has {', '.join(unknown)}, which evaluate.methods in params.yaml has not")
     model, processor = models.load(parameters.model)
     batches = list(answers.make_batches(processor, model.config, questions, settings.batch_size))
-    layers = model.config.get_text_config().num_hidden_layers
-    wanted = [(name, budget) for name in settings.methods for budget in budgets_of(name, settings.budgets)]
-    texts, described = [], []
-    with answers.side_by_side(model) as copies, tqdm(total=len(wanted) * len(questions), unit="text") as progress:
-        for name, budget in wanted:
-            cell: dict[str, Any] = {"method": name, "budget": budget, "feasible": True, "floor": None}
-            described.append(cell)
-            try:
-                methods = {
-                    count: solve(
-                        name, budget * count, num_visual=count, num_layers=layers, **parameters.evaluate.methods[name]
-                    )
-                    for count in sorted({batch.visual_tokens for batch in batches})
-                }
-            except InfeasibleBudget as error:
-                cell |= {"feasible": False, "floor": error.floor}
-                progress.update(len(questions))
-                continue
-            for answered in answers.answer_all(copies, processor, methods, batches, settings.max_new_tokens):
-                texts += [{"row": row, "method": name, "budget": budget, **answer} for row, answer in answered.items()]
-                progress.update(len(answered))
-    return pd.DataFrame(texts), pd.DataFrame(described)
+    planned = {
+        (name, budget): answers.plan(name, budget, parameters.evaluate.methods[name], model.config, batches)
+        for name in settings.methods
+        for budget in budgets_of(name, settings.budgets)
+    }
+    methods = {cell: one.methods for cell, one in planned.items() if one.methods is not None}
+    texts: list[dict[str, Any]] = []
+    with answers.side_by_side(model) as copies, tqdm(total=len(methods) * len(questions), unit="text") as progress:
+        for answered in answers.answer_all(copies, processor, methods, batches, settings.max_new_tokens):
+            for (name, budget), rows in answered.items():
+                texts += [{"row": row, "method": name, "budget": budget, **answer} for row, answer in rows.items()]
+                progress.update(len(rows))
+    return pd.DataFrame(texts), pd.DataFrame([one.cell for one in planned.values()])
 
 
 def scored(texts: pd.DataFrame, questions: Dataset) -> pd.DataFrame:
