@@ -6,8 +6,8 @@ import torch
 import pruning
 from pruning import EncodedImages
 from pruning.methods.fastv import FastV
-from pruning.methods.vispruner import VisPruner
 from pruning.methods.sequence import Sequence
+from pruning.methods.vispruner import VisPruner
 from tests.pruning.test_engine import fingerprint
 from tests.tiny_models import FAMILIES, tiny_llava
 
