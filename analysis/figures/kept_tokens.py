@@ -81,7 +81,7 @@ def _draw_example(
             axes.text(0.5, 0.5, "budget not\nreachable", ha="center", va="center", fontsize=6, transform=axes.transAxes)
             continue
         row = kept.loc[method]
-        _draw_tokens(axes, picture, np.array(json.loads(row["layers_per_token"])) / row["layers"])
+        draw_tokens(axes, picture, np.array(json.loads(row["layers_per_token"])) / row["layers"])
         for x0, y0, x1, y1 in scene["boxes"]:
             axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=_BOX_COLOUR, linewidth=0.9))
         right = str(row["correct"]) == "True"
@@ -91,7 +91,7 @@ def _draw_example(
         axes.set_visible(False)
 
 
-def _draw_tokens(axes: Axes, picture: Image.Image, shares_N: np.ndarray) -> None:
+def draw_tokens(axes: Axes, picture: Image.Image, shares_N: np.ndarray) -> None:
     """The picture over 0..1 in both directions, tokens veiled by the share of layers they did not enter."""
     side = round(len(shares_N) ** 0.5)
     if side * side != len(shares_N):
