@@ -1,7 +1,7 @@
 # make repro    run the whole pipeline: scenes, captures, evaluations, FLOPs, figures
 # make test     format, lint, types and tests
 # make figures  draw the figures again from the committed CSV files
-# make train    train the embedded model again (hours on two cores)
+# make train    train the embedded models again (hours on two cores)
 # make lab      open the notebooks in JupyterLab
 # make setup    the virtual environment alone; every target above does this first
 
@@ -53,10 +53,11 @@ lock: .venv/installed
 repro: setup
 	$(BIN)/dvc repro
 
-# DVC runs no frozen stage, not even by name: run its module, then record what came out.
+# DVC runs no frozen stage, not even by name: run their modules, then record what came out.
 train: setup
 	$(BIN)/python -m experiments.train
-	$(BIN)/dvc commit --force train
+	$(BIN)/python -m experiments.train_qwen
+	$(BIN)/dvc commit --force train train_qwen
 
 figures: setup
 	$(BIN)/dvc repro --force --single-item figures

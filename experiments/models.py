@@ -48,6 +48,9 @@ PRESETS: dict[str, Preset] = {
     "scenes-llava": Preset(
         str(REPOSITORY / "data/models/scenes-llava"), "float32", notes="embedded; 144 visual tokens, 8 decoder layers"
     ),
+    "scenes-qwen": Preset(
+        str(REPOSITORY / "data/models/scenes-qwen"), "float32", notes="embedded; any resolution, no [CLS], mRoPE"
+    ),
     "llava-1.5-7b": Preset("llava-hf/llava-1.5-7b-hf", "float16", notes="576 visual tokens, 32 decoder layers"),
     "llava-1.5-13b": Preset("llava-hf/llava-1.5-13b-hf", "float16", notes="576 visual tokens, 40 decoder layers"),
     "llava-next-7b": Preset(

@@ -42,6 +42,13 @@ class Train(Section):
     steps: Annotated[dict[Literal["words", "vision", "joint"], Count], Field(min_length=3)]
 
 
+class TrainQwen(Section):
+    """experiments/train_qwen.py; steps are those of each phase of experiments/testbed/phases_qwen.py."""
+
+    seed: Seed
+    steps: Annotated[dict[Literal["vision", "joint"], Count], Field(min_length=2)]
+
+
 class CaptureAttention(Section):
     """experiments/capture_attention.py"""
 
@@ -171,6 +178,7 @@ class Parameters(Section):
     model: str
     scenes: Scenes
     train: Train
+    train_qwen: TrainQwen
     capture_attention: CaptureAttention
     evaluate: Evaluate
     accuracy: Accuracy

@@ -17,6 +17,14 @@ class QwenImageProcessor(Qwen2VLProcessor):
         # Past Qwen2VLProcessor, which insists on a video processor.
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As Qwen2.5-VL's own class would save it: AutoProcessor finds that one, where torchvision is installed."""
+        saved = super().to_dict()
+        shared = ("image_mean", "image_std", "size", "patch_size", "temporal_patch_size", "merge_size")
+        video = {name: saved["image_processor"][name] for name in shared}
+        video["video_processor_type"] = "Qwen2VLVideoProcessor"
+        return saved | {"video_processor": video, "processor_class": "Qwen2_5_VLProcessor"}
+
 
 def load_processor(source: str | Path, config: PreTrainedConfig) -> ProcessorMixin:
     """The processor of the model with this config, saved in the folder or hub repository `source`.

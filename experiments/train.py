@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import AttentionInterface, LlavaForConditionalGeneration
+from transformers import AttentionInterface, LlavaForConditionalGeneration, PreTrainedModel, ProcessorMixin
 
 from experiments.parameters import load_parameters
 from experiments.testbed.architecture import build_model
@@ -25,15 +25,22 @@ CHECKPOINTS = Path("data/checkpoints")
 PACKED = "packed_questions"
 
 
-def save_model(model: LlavaForConditionalGeneration, folder: Path) -> None:
+def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
     """Write model and processor as `from_pretrained` reads them; the folder is replaced only when complete."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     model.set_attn_implementation("sdpa")
     model.to("cpu").save_pretrained(part)
-    build_processor().save_pretrained(part)
+    processor.save_pretrained(part)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
+
+
+def write_log(log: pd.DataFrame, path: Path) -> None:
+    """Write as CSV, under a temporary name first."""
+    path.parent.mkdir(exist_ok=True)
+    log.to_csv(path.with_suffix(".part"), index=False)
+    os.replace(path.with_suffix(".part"), path)
 
 
 def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForConditionalGeneration, pd.DataFrame]:
@@ -58,10 +65,8 @@ def main() -> None:
     parameters = load_parameters().train
     torch.set_num_threads(os.cpu_count() or 1)
     model, log = train(parameters.seed, parameters.steps, CHECKPOINTS)
-    save_model(model, MODEL)
-    LOG.parent.mkdir(exist_ok=True)
-    log.to_csv(LOG.with_suffix(".part"), index=False)
-    os.replace(LOG.with_suffix(".part"), LOG)
+    save_model(model, build_processor(), MODEL)
+    write_log(log, LOG)
 
 
 if __name__ == "__main__":

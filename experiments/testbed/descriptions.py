@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.testbed.scenes import CANVAS, CHARACTERS, COLOURS, DOT, SHAPES, SIZES, Item, Scene
-from experiments.testbed.vocabulary import BACKGROUND, GRID, PATCH, WORD_ID
+from experiments.testbed.vocabulary import BACKGROUND, GRID, WORD_ID
 
 NOTHING = WORD_ID["<pad>"]  # stands for "no such word here"
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -39,25 +39,27 @@ class PatchWords:
     place: np.ndarray
 
 
-def _overlap(low: float, high: float) -> np.ndarray:
-    """Pixels of each of the GRID intervals that [low, high] covers, [GRID]."""
-    edges = np.arange(GRID) * PATCH
-    return np.clip(np.minimum(high, edges + PATCH) - np.maximum(low, edges), 0, None)
+def _overlap(low: float, high: float, grid: int) -> np.ndarray:
+    """Share of each of `grid` equal intervals of the canvas that [low, high] covers, [grid]."""
+    patch = CANVAS / grid
+    edges = np.arange(grid) * patch
+    return np.clip(np.minimum(high, edges + patch) - np.maximum(low, edges), 0, None) / patch
 
 
-def describe(scene: Scene) -> PatchWords:
-    """Label every patch with the object that covers most of it (its bounding box counts), in raster order."""
-    best = np.zeros((GRID, GRID))
-    words = np.full((GRID, GRID, 4), NOTHING)
+def describe(scene: Scene, grid: int = GRID) -> PatchWords:
+    """Label every patch of a raster of grid x grid with the object that covers most of it (its bounding box counts)."""
+    patch = CANVAS / grid
+    best = np.zeros((grid, grid))
+    words = np.full((grid, grid, 4), NOTHING)
     words[..., 0] = WORD_ID[BACKGROUND]
-    centre = np.zeros((GRID, GRID), dtype=bool)
-    middle = ((np.arange(GRID) + 0.5) / GRID * 2 - 1).astype(np.float32)
+    centre = np.zeros((grid, grid), dtype=bool)
+    middle = ((np.arange(grid) + 0.5) / grid * 2 - 1).astype(np.float32)
     place = np.stack(np.meshgrid(middle, middle, indexing="xy"), axis=-1)
     for item in (*scene.items, scene.dot):
         left, top, right, bottom = item.box
-        share = _overlap(top, bottom)[:, None] * _overlap(left, right)[None, :] / PATCH**2
+        share = _overlap(top, bottom, grid)[:, None] * _overlap(left, right, grid)[None, :]
         holds_centre = np.zeros_like(centre)
-        holds_centre[int(item.y // PATCH), int(item.x // PATCH)] = True
+        holds_centre[int(item.y // patch), int(item.x // patch)] = True
         over = ((share >= (COVERED_BY_DOT if item.shape == DOT else COVERED)) & (share > best)) | holds_centre
         best[over] = share[over]
         words[over] = _words_of(item)

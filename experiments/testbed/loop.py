@@ -91,7 +91,7 @@ def run_phase(
             optimizer.load_state_dict(state)
         first, log = saved["step"], saved["log"]
     batches = DataLoader(_Drawn(phase, seed, first, schedule.steps), batch_size=None, num_workers=workers)
-    loss_of = torch.compile(phase.loss) if compiled else phase.loss
+    loss_of = torch.compile(phase.loss, dynamic=False) if compiled else phase.loss
     torch.manual_seed(seed + first)
     recent: list[dict[str, float]] = []
     progress = tqdm(batches, desc=phase.name, initial=first, total=schedule.steps, mininterval=5)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, Qwen2_5_VLForConditionalGeneration
 
 from experiments.testbed import packing
 from experiments.testbed.descriptions import GROUPS, NOTHING, describe, embed, stack
@@ -22,6 +22,7 @@ from experiments.testbed.vocabulary import BACKGROUND, GRID, WORD_ID, build_proc
 
 Batch = dict[str, Tensor]
 Measures = dict[str, Tensor]
+Answering = LlavaForConditionalGeneration | Qwen2_5_VLForConditionalGeneration
 PRESENCE = len(SHAPES) * len(COLOURS) + len(CHARACTERS) + len(COLOURS)
 PATCHES = GRID * GRID
 
@@ -44,14 +45,16 @@ def pixels_of(scenes: list[Scene]) -> Tensor:
     return (images.float() * pixels.rescale_factor - mean) / std
 
 
-def _described(scenes: list[Scene]) -> Batch:
-    words, centre, place = stack([describe(scene) for scene in scenes])
+def described(scenes: list[Scene], grid: int = GRID) -> Batch:
+    """The patches of a raster of grid x grid, described in words."""
+    words, centre, place = stack([describe(scene, grid) for scene in scenes])
     return {"words": words, "centre": centre, "place": place}
 
 
-def _packed(scenes: list[Scene], count: int, rng: np.random.Generator) -> Batch:
-    packed = packing.pack(scenes, count, rng)
-    return {"tokens": packed.tokens, "labels": packed.labels, "types": packed.types}
+def packed(scenes: list[Scene], count: int, rng: np.random.Generator) -> Batch:
+    """Questions about the scenes, see experiments/testbed/packing.py."""
+    blocks = packing.pack(scenes, count, rng)
+    return {"tokens": blocks.tokens, "labels": blocks.labels, "types": blocks.types}
 
 
 def choose_patches(foreground_BN: Tensor, centre_BN: Tensor, count: int) -> Tensor:
@@ -61,6 +64,25 @@ def choose_patches(foreground_BN: Tensor, centre_BN: Tensor, count: int) -> Tens
 
 
 def answer_loss(
+    model: Answering, prefix_BPD: Tensor, positions: Tensor, batch: Batch, count: int
+) -> tuple[Tensor, Measures]:
+    """Cross-entropy of the packed answers behind an embedded prefix, which holds the visual tokens.
+
+    `positions`, int64 [..., B, P + T], are those of the prefix and of the packed text.
+    """
+    language_model = model.model.language_model
+    text = language_model.embed_tokens(batch["tokens"])
+    inputs = torch.cat([prefix_BPD.to(text.dtype), text], 1)
+    hidden = language_model(
+        inputs_embeds=inputs, position_ids=positions, use_cache=False, blocks=count
+    ).last_hidden_state
+    logits = model.lm_head(hidden[:, prefix_BPD.shape[1] :]).float()
+    loss = functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=packing.IGNORED)
+    wrong = (logits.argmax(-1) != batch["labels"]) & (batch["labels"] != packing.IGNORED)
+    return loss, right_by_type(wrong, batch["types"])
+
+
+def llava_answer_loss(
     model: LlavaForConditionalGeneration,
     visual_BMD: Tensor,
     kept_BM: Tensor,
@@ -68,36 +90,29 @@ def answer_loss(
     batch: Batch,
     count: int,
 ) -> tuple[Tensor, Measures]:
-    """Cross-entropy of the packed answers given the visual tokens `kept_BM` of PATCHES.
+    """`answer_loss` given the visual tokens `kept_BM` of PATCHES, behind the head of LLaVA's prompt.
 
     Where `repacked_B` the positions close up, as after pruning before the decoder; elsewhere tokens keep their own.
     """
-    language_model = model.model.language_model
     size, kept = kept_BM.shape
     device = visual_BMD.device
     head = torch.tensor(packing.PROMPT_HEAD, device=device).expand(size, -1)
-    embedded = language_model.embed_tokens(torch.cat([head, batch["tokens"]], 1))
-    inputs = torch.cat([embedded[:, :2], visual_BMD.to(embedded.dtype), embedded[:, 2:]], 1)
+    prefix = torch.cat([model.model.language_model.embed_tokens(head), visual_BMD], 1)
     repacked = repacked_B[:, None]
     visual_at = torch.where(repacked, torch.arange(kept, device=device), kept_BM)
     text_at = torch.where(repacked, kept, PATCHES) + packing.offsets(count).to(device)
     positions = torch.cat([torch.arange(2, device=device).expand(size, 2), visual_at + 2, text_at + 2], 1)
-    hidden = language_model(
-        inputs_embeds=inputs, position_ids=positions, use_cache=False, blocks=count
-    ).last_hidden_state
-    answered = batch["labels"] != packing.IGNORED
-    logits = model.lm_head(hidden[:, 2 + kept :][answered]).float()
-    labels = batch["labels"][answered]
-    loss = functional.cross_entropy(logits, labels)
-    wrong = torch.zeros_like(batch["labels"], dtype=torch.bool).masked_scatter(answered, logits.argmax(-1) != labels)
-    return loss, right_by_type(wrong, batch["types"])
+    return answer_loss(model, prefix, positions, batch, count)
 
 
 def right_by_type(wrong_BT: Tensor, types_BQ: Tensor) -> Measures:
     """Share of the questions of each type, and of the captions, whose every answer token is right."""
     questions = types_BQ.shape[1] * packing.QUESTION_TOKENS
     right = ~wrong_BT[:, :questions].unflatten(1, (-1, packing.QUESTION_TOKENS)).any(-1)
-    measures = {name: right[types_BQ == i].float().mean() for i, name in enumerate(TYPES)}
+    measures = {}
+    for index, name in enumerate(TYPES):
+        asked = types_BQ == index
+        measures[name] = (right & asked).sum() / asked.sum()
     return measures | {"caption": (~wrong_BT[:, questions:].any(-1)).float().mean()}
 
 
@@ -114,17 +129,17 @@ class Words:
 
     def draw(self, rng: np.random.Generator) -> Batch:
         scenes = [sample_scene(rng) for _ in range(self.batch_size)]
-        return _described(scenes) | _packed(scenes, self.questions, rng)
+        return described(scenes) | packed(scenes, self.questions, rng)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         foreground = (batch["words"][..., 0] != WORD_ID[BACKGROUND]).float()
         kept = choose_patches(foreground, batch["centre"], self.kept)
         table = self.model.model.language_model.embed_tokens.weight.detach()
-        described = embed(batch["words"], batch["centre"], batch["place"], table)
-        visual = described.gather(1, kept.unsqueeze(-1).expand(-1, -1, described.shape[-1]))
+        shown = embed(batch["words"], batch["centre"], batch["place"], table)
+        visual = shown.gather(1, kept.unsqueeze(-1).expand(-1, -1, shown.shape[-1]))
         visual = visual + self.noise * torch.randn_like(visual)
         repacked = torch.rand(len(kept), device=kept.device) < 0.5
-        return answer_loss(self.model, visual, kept, repacked, batch, self.questions)
+        return llava_answer_loss(self.model, visual, kept, repacked, batch, self.questions)
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.model.language_model.named_parameters() if "embed_tokens" not in n]
@@ -157,7 +172,7 @@ class Vision:
 
     def draw(self, rng: np.random.Generator) -> Batch:
         scenes = [sample_scene(rng) for _ in range(self.batch_size)]
-        return _described(scenes) | {"pixels": pixels_of(scenes), "presence": presence(scenes)}
+        return described(scenes) | {"pixels": pixels_of(scenes), "presence": presence(scenes)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         seen = self.model.model.vision_tower(batch["pixels"], output_hidden_states=True)
@@ -192,13 +207,16 @@ def describe_loss(projected_BND: Tensor, batch: Batch, table_VD: Tensor, sharpne
     for index, (group, members) in enumerate(GROUPS.items()):
         ids = torch.tensor([WORD_ID[word] for word in members], device=words.device)
         word = torch.where(words[..., index] == NOTHING, WORD_ID[BACKGROUND], words[..., index])
-        target_in_group = (word.unsqueeze(-1) == ids).long().argmax(-1)[foreground]
-        logits = sharpness * projected_BND[foreground] @ table_VD[ids].T
+        target_in_group = (word.unsqueeze(-1) == ids).long().argmax(-1)
+        logits = sharpness * projected_BND @ table_VD[ids].T
         if group != "shape":  # no background word was added to an object's patch: absence is a score of 0.5
-            logits = torch.cat([torch.full_like(logits[:, :1], sharpness * 0.5), logits[:, 1:]], 1)
-        loss = loss + 0.3 * functional.cross_entropy(logits, target_in_group)
-        asked = target_in_group > 0
-        measures[f"{group}_right"] = (logits.argmax(-1) == target_in_group)[asked].float().mean()
+            logits = torch.cat([torch.full_like(logits[..., :1], sharpness * 0.5), logits[..., 1:]], -1)
+        target_or_ignored = torch.where(foreground, target_in_group, packing.IGNORED)
+        loss = loss + 0.3 * functional.cross_entropy(
+            logits.flatten(0, 1), target_or_ignored.flatten(), ignore_index=packing.IGNORED
+        )
+        asked = foreground & (target_in_group > 0)
+        measures[f"{group}_right"] = ((logits.argmax(-1) == target_in_group) & asked).sum() / asked.sum()
     return loss, measures
 
 
@@ -220,7 +238,7 @@ class Joint:
         kept = self.kept[int(rng.integers(len(self.kept)))]
         if kept < PATCHES / 4:
             scenes = [thinned(scene, rng) for scene in scenes]
-        batch = _described(scenes) | _packed(scenes, self.questions, rng)
+        batch = described(scenes) | packed(scenes, self.questions, rng)
         return batch | {"pixels": pixels_of(scenes), "kept": torch.tensor(kept)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
@@ -233,7 +251,7 @@ class Joint:
         kept = choose_patches(foreground, batch["centre"], int(batch["kept"]))
         visual = projected.gather(1, kept.unsqueeze(-1).expand(-1, -1, projected.shape[-1]))
         repacked = torch.rand(len(kept), device=kept.device) < 0.5
-        answering, answered = answer_loss(self.model, visual, kept, repacked, batch, self.questions)
+        answering, answered = llava_answer_loss(self.model, visual, kept, repacked, batch, self.questions)
         return answering + 0.1 * dense, measures | answered
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
