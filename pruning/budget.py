@@ -44,7 +44,9 @@ class Sizes:
     """The counts and widths that FLOPs are made of.
 
     `visual_tokens` enter the decoder before any pruning; `vision_tokens` are what the vision tower computes on (with
-    [CLS] and before any patch merger), summed over all images and crops.
+    [CLS] and before any patch merger), summed over all images and crops. `vision_layers` are all layers of the tower,
+    `observed_layers` those up to the one whose features methods see. `has_cls` says whether the tower puts a [CLS] in
+    front of the patches, `projects_alone` whether the projector maps those features token by token.
     """
 
     visual_tokens: int
@@ -53,6 +55,9 @@ class Sizes:
     vision_width: int
     vision_heads: int
     vision_layers: int
+    observed_layers: int
+    has_cls: bool
+    projects_alone: bool
     hidden: int
     heads: int
     kv_heads: int
@@ -91,6 +96,9 @@ class Sizes:
             vision_width=getattr(vision, "embed_dim", None) or vision.hidden_size,
             vision_heads=_either(vision, "num_attention_heads", "num_heads"),
             vision_layers=_either(vision, "num_hidden_layers", "depth"),
+            observed_layers=_observed_layers(config),
+            has_cls=_has_cls(vision),
+            projects_alone=isinstance(getattr(config, "vision_feature_layer", None), int),
             hidden=text.hidden_size,
             heads=heads,
             kv_heads=getattr(text, "num_key_value_heads", None) or heads,
@@ -243,9 +251,27 @@ def _vision_tokens(config: PretrainedConfig, visual_tokens: int) -> int:
         raise ValueError(
             "LLaVA-NeXT cuts an image into a varying number of crops: pass vision_tokens, the sum over crops"
         )
-    patches = (vision.image_size // vision.patch_size) ** 2
-    per_image = patches if config.vision_feature_select_strategy == "default" else patches + 1
-    return math.ceil(visual_tokens / per_image) * (patches + 1)
+    tokens = (vision.image_size // vision.patch_size) ** 2 + _has_cls(vision)
+    # "default" takes the first token off, whether it is a [CLS] or not.
+    per_image = tokens - (config.vision_feature_select_strategy == "default")
+    return math.ceil(visual_tokens / per_image) * tokens
+
+
+def _has_cls(vision: PretrainedConfig) -> bool:
+    """Of the towers that the families know CLIP's alone has a [CLS]; SigLIP's and Qwen's have none."""
+    return bool(vision.model_type == "clip_vision_model")
+
+
+def _observed_layers(config: PretrainedConfig) -> int:
+    """As `vision_layer` of the family (pruning/families.py), of which there is no model here, plus one."""
+    layers = _either(config.vision_config, "num_hidden_layers", "depth")
+    if full_attention := getattr(config.vision_config, "fullatt_block_indexes", None):
+        return int(max(full_attention)) + 1
+    chosen = getattr(config, "vision_feature_layer", None)
+    if chosen is None:
+        return layers
+    last = chosen if isinstance(chosen, int) else chosen[-1]
+    return int(last if last >= 0 else layers + 1 + last)
 
 
 def _either(config: PretrainedConfig, *names: str) -> int:

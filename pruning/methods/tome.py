@@ -81,8 +81,8 @@ class ToMe(KeepPerImage):
         return in_prompt(seen, tokens_BTD, first_BT, torch.where(single_BT, first_BT, -1))
 
     def choosing_flops(self, sizes: Sizes) -> int:
-        cls = costs.has_cls(sizes)
-        rounds, flops = sizes.vision_layers - cls, 0
+        cls = sizes.has_cls
+        rounds, flops = sizes.observed_layers, 0
         surplus, tokens = sizes.visual_tokens - self.keep, sizes.visual_tokens + cls
         width = costs.mergeable_width(sizes) + sizes.vision_width // sizes.vision_heads
         for done in range(rounds):

@@ -84,7 +84,7 @@ class VisionZip(BeforeLLM):
 
     def choosing_flops(self, sizes: Sizes) -> int:
         dominant, contextual = self._split
-        cls = costs.has_cls(sizes)
+        cls = sizes.has_cls
         rest = sizes.visual_tokens - dominant + cls
         key_width = sizes.vision_width // sizes.vision_heads
         comparing = 2 * rest * contextual * key_width

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning import checks
+from pruning import checks, costs
 from pruning.base import KeepPerImage
 from pruning.budget import Sizes
 from pruning.observed import Observed
@@ -44,10 +44,7 @@ class VisPruner(KeepPerImage):
         return torch.cat([ranked_BN[:, :important], diverse], dim=1).sort(dim=1).values
 
     def choosing_flops(self, sizes: Sizes) -> int:
-        # One row of [CLS]; in towers without it (whose tokens are as many, or merged evenly) the rows of all tokens.
-        rows = sizes.vision_tokens if sizes.vision_tokens % sizes.visual_tokens == 0 else 1
-        attention = 2 * rows * sizes.vision_tokens * sizes.vision_width
         important = int(self.keep * self.important_ratio)
         rest = sizes.visual_tokens - important
         compares = self.keep - important not in (0, rest)
-        return attention + (2 * rest**2 * sizes.vision_width if compares else 0)
+        return costs.attention(sizes) + (2 * rest**2 * sizes.vision_width if compares else 0)

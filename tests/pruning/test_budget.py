@@ -2,10 +2,20 @@ import math
 import pickle
 
 import pytest
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig, Qwen2_5_VLConfig, Qwen2VLConfig
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    Qwen2_5_VLConfig,
+    Qwen2VLConfig,
+    SiglipVisionConfig,
+)
 
 import pruning
 from pruning.budget import InfeasibleBudget, Sizes, floor, mean_visual_tokens, solve
+from pruning.families import family_of
+from tests.tiny_models import FAMILIES
 
 LLAVA_7B = {"num_visual": 576, "num_layers": 32}
 LLAVA_13B = {"num_visual": 576, "num_layers": 40}
@@ -167,6 +177,9 @@ def test_sizes_of_llava():
         vision_width=1024,
         vision_heads=16,
         vision_layers=24,
+        observed_layers=23,
+        has_cls=True,
+        projects_alone=True,
         hidden=4096,
         heads=32,
         kv_heads=8,
@@ -186,6 +199,23 @@ def test_sizes_of_qwen_count_patches_before_the_merger():
         assert sizes.vision_heads == 16
         assert (sizes.hidden, sizes.heads, sizes.kv_heads, sizes.head_dim) == (8192, 64, 8, 128)
     assert Sizes.of(Qwen2VLConfig(), visual_tokens=100, text_tokens=10).vision_width == 1280
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_know_the_observed_layer_of_every_family(family):
+    model, _ = FAMILIES[family]((1,))
+    sizes = Sizes.of(model.config, visual_tokens=36, text_tokens=10, vision_tokens=40)
+    assert sizes.observed_layers == family_of(model).vision_layer + 1
+    assert sizes.has_cls == sizes.projects_alone == family.startswith("llava")
+
+
+def test_sizes_of_a_tower_without_cls():
+    config = LlavaConfig(vision_config=SiglipVisionConfig(image_size=224, patch_size=16), text_config=LlamaConfig())
+    config.vision_feature_select_strategy = "full"
+    sizes = Sizes.of(config, visual_tokens=2 * 196, text_tokens=10)
+    assert sizes.vision_tokens == 2 * 196 and not sizes.has_cls and sizes.projects_alone
+    config.vision_feature_select_strategy = "default"  # the first patch is taken off
+    assert Sizes.of(config, visual_tokens=2 * 195, text_tokens=10).vision_tokens == 2 * 196
 
 
 def test_sizes_of_llava_next_need_the_number_of_crops():

@@ -64,10 +64,15 @@ def test_budget_is_solved_and_costs_something(name):
     assert method.choosing_flops(sizes) > 0
 
 
-@pytest.mark.parametrize(("family", "name"), [*(("llava", name) for name in PARAMETERS), ("qwen2_vl", "tome")])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [*((family, name) for family in ("llava", "without cls") for name in PARAMETERS), ("qwen2_vl", "tome")],
+)
 @torch.no_grad()
 def test_choosing_flops_equal_the_counter(family, name, monkeypatch):
-    model, inputs = FAMILIES[family]((1,))
+    model, inputs = FAMILIES["llava" if family == "without cls" else family]((1,))
+    if family == "without cls":
+        model = llava_with({**CLIP, "model_type": "siglip_vision_model", "vision_use_head": False}, "full")
     counts = []
 
     def counted(choice):
