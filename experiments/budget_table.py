@@ -82,7 +82,7 @@ def caption(table: pd.DataFrame) -> str:
     text = (
         "Visual tokens asked for and measured, as means over the decoder layers' inputs. Lowest and highest: of all "
         "questions; by layer: mean over the questions, first layer first. Where no setting of a method comes within 5% "
-        "of a budget: its floor, the fewest mean visual tokens that it reaches."
+        "of a budget, or half a token: its floor, the fewest mean visual tokens that it reaches."
     )
     if not table["feasible"].any():
         return text

@@ -133,5 +133,6 @@ def beside_ours_caption(accuracy: pd.DataFrame, folder: Path = FOLDER) -> str:
         'Percent of the unpruned model\'s performance. Columns "published": '
         f"{source('relative_accuracy', table)} Tokens are counted as the paper counts them, of {VISUAL_TOKENS}. "
         f'Columns "ours": {ours["model"]} on {ours["benchmark"]}, n = {ours["n"]}, at the same share of its visual '
-        "tokens, mean over the decoder layers. Other models, other questions: the two halves are not to be subtracted."
+        "tokens, mean over the decoder layers; a floor is the fewest mean visual tokens that the method reaches there. "
+        "Other models, other questions: the two halves are not to be subtracted."
     )
