@@ -18,12 +18,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from transformers import AutoConfig
 
 from analysis.evidence import evidence_tokens, mean_intervals, recall
-from experiments import benchmarks, predictions
+from experiments import benchmarks, models, predictions
+from experiments.boxes import seen_boxes
 from experiments.cells import write_text
 from experiments.kept_tokens import layers_per_token
 from experiments.parameters import Parameters, load_parameters
+from experiments.processors import load_processor
 
 RESULT = Path("results/evidence_recall.csv")
 ALL = "all"
@@ -37,8 +40,7 @@ def table(parameters: Parameters) -> pd.DataFrame:
     Raises:
         ValueError: visual tokens that form no square raster, or no question with evidence boxes.
     """
-    asked = pd.read_parquet(benchmarks.path(parameters.evaluate.benchmark), columns=["id", "boxes"])
-    boxes = {name: found for name, found in zip(asked["id"], asked["boxes"], strict=True) if len(found)}
+    boxes = evidence_boxes(parameters)
     evidence: dict[str, np.ndarray] = {}
     measured = []
     for cell in predictions.read(parameters.evaluate, COLUMNS):
@@ -59,6 +61,19 @@ def table(parameters: Parameters) -> pd.DataFrame:
     joined = joined.assign(model=parameters.model, benchmark=parameters.evaluate.benchmark)
     ends = [name for measure in MEASURES for name in (measure, f"{measure}_low", f"{measure}_high")]
     return joined[["model", "benchmark", "type", "method", "budget", "n", "merged", *ends]]
+
+
+def evidence_boxes(parameters: Parameters) -> dict[str, list[list[float]]]:
+    """The boxes of each question that has any, by its id, in the frame that the vision tower sees."""
+    settings, source = parameters.evaluate, models.find(parameters.model).source
+    image_processor = load_processor(source, AutoConfig.from_pretrained(source)).image_processor
+    asked = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
+    sizes = [image.size for image in asked["image"]]
+    found = {
+        name: seen_boxes(boxes, size, image_processor)
+        for name, boxes, size in zip(asked["id"], asked["boxes"], sizes, strict=True)
+    }
+    return {name: boxes for name, boxes in found.items() if boxes}
 
 
 def raster(visual_tokens: int) -> tuple[int, int]:

@@ -172,6 +172,21 @@ class ScoreCorrelation(Section):
     budget: Fraction
 
 
+class Latency(Section):
+    """experiments/latency.py
+
+    Attributes:
+        batch_size: questions that are prefilled together.
+        repeats, warm_ups: prefills of every method that count, and those before them that do not.
+    """
+
+    batch_size: Count
+    repeats: Count
+    warm_ups: Annotated[int, Field(ge=0)]
+    seed: Seed
+    budgets: Annotated[list[Fraction], Field(min_length=1)]
+
+
 class Parameters(Section):
     """All of params.yaml."""
 
@@ -187,6 +202,7 @@ class Parameters(Section):
     judge: dict[str, Judge]
     evidence_recall: EvidenceRecall
     score_correlation: ScoreCorrelation
+    latency: Latency
     figures: list[str]
 
     @field_validator("model")

@@ -141,6 +141,30 @@ def write_evidence_recall(folder: Path) -> None:
     rows.to_csv(folder / "evidence_recall.csv", index=False)
 
 
+def write_score_correlation(folder: Path) -> None:
+    """Three scores and all methods but the full model."""
+    rows = [
+        {"measure": measure, "budget": budget, "first": first, "second": second, "n": 600, "mean": 0.1 * (j - 2 * i)}
+        for measure, budget, names in (("spearman", None, ("cls", "evidence", "fastv")), ("overlap", 0.5, METHODS[1:]))
+        for (i, first), (j, second) in itertools.combinations(enumerate(names), 2)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "score_correlation.csv", index=False)
+
+
+def write_pareto(folder: Path) -> None:
+    """FLOPs and latency rise with the budget; latency is known at two budgets and for the full model."""
+    rows = pd.read_csv(folder / "accuracy.csv").query("type == 'all' and feasible")
+    rows = rows.assign(
+        flops_ratio=0.2 + 0.8 * rows["budget"], on_flops_front=rows["method"].isin(["full", "vispruner"])
+    )
+    measured = rows["budget"].isin([1.0, 0.5, 0.111])
+    rows["latency_ratio"] = rows["flops_ratio"].where(measured)
+    rows["on_latency_front"] = rows["on_flops_front"] & measured
+    for end, factor in (("low", 0.9), ("high", 1.1)):
+        rows[f"latency_ratio_{end}"] = factor * rows["latency_ratio"]
+    rows.to_csv(folder / "pareto.csv", index=False)
+
+
 def write_images(path: Path, ids: list[str]) -> None:
     """Example images as the benchmark's parquet file holds them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +183,8 @@ def results(tmp_path, monkeypatch) -> Path:
     write_training(tmp_path)
     write_significance(tmp_path)
     write_evidence_recall(tmp_path)
+    write_score_correlation(tmp_path)
+    write_pareto(tmp_path)
     write_kept_tokens(tmp_path, ["a", "b"], tokens=16)
     write_images(tmp_path / "data/scenes/evaluation.parquet", ["a", "b", "c"])
     monkeypatch.chdir(tmp_path)
@@ -251,6 +277,24 @@ def test_evidence_recall_is_drawn_against_accuracy_and_merging_methods_are_hollo
         others = [other for other in axes.lines if other is not line]
         assert all(other.get_markerfacecolor() != "white" for other in others)
         assert axes.get_title("right").endswith("points")
+
+
+def test_score_correlation_shows_every_pair_once(results):
+    left, right = drawn("score_correlation", results).axes[:2]
+    assert [text.get_text() for text in left.texts] == [".10", ".20", ".00"]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["Inside an evidence box", "FastV, first cut"]
+    assert len(right.texts) == 15 and right.get_title("right").endswith("budget 50%")
+
+
+def test_pareto_fronts_are_those_of_the_csv_and_points_without_latency_are_left_out(results):
+    panels = drawn("pareto", results).axes[:2]
+    table = pd.read_csv(results / "pareto.csv")
+    for axes, cost in zip(panels, ("flops", "latency"), strict=True):
+        (front,) = [line for line in axes.lines if line.get_label() == "Pareto front"]
+        expected = table[table[f"on_{cost}_front"]].sort_values(f"{cost}_ratio")
+        np.testing.assert_allclose(front.get_xydata(), 100 * expected[[f"{cost}_ratio", "accuracy"]].to_numpy())
+        grid = [line for line in axes.lines if line.get_color() == style.look("grid").colour]
+        assert len(grid[0].get_xdata()) == table[f"{cost}_ratio"].notna()[table["method"] == "grid"].sum()
 
 
 def test_looks_differ_and_unknown_methods_keep_theirs():

@@ -31,7 +31,11 @@ NAMES_ONLY = {
     "pruning/methods/__init__.py",
 }
 # Modules that a stage imports for a path or a column's name alone.
-CONSTANTS = {"attention_statistics": "experiments/capture_attention.py", "tables": "experiments/accuracy.py"}
+CONSTANTS = {
+    "attention_statistics": "experiments/capture_attention.py",
+    "pareto": "experiments/accuracy.py",
+    "tables": "experiments/accuracy.py",
+}
 
 
 def pipeline() -> dict[str, Any]:

@@ -1,0 +1,210 @@
+"""How much alike the methods see the same tokens: `python -m experiments.score_correlation`.
+
+Writes results/score_correlation.csv, one row per pair: the mean and standard deviation over n questions of
+
+- `spearman`: the rank correlation of two scores over the visual tokens, on the unpruned model. A method inside the
+  language model gives its score in front of the first layer where it prunes; one that picks tokens in turn is scored by
+  its order of picks. `evidence` is 1 for the tokens that the question's evidence boxes touch, else 0.
+- `overlap`: how much of what two methods keep is the same, at one budget, from the predictions: each token counts by
+  the share of the decoder layers it enters. Tokens made of several by merging have no place in the image and count for
+  nothing, so that methods which merge overlap little with all others.
+"""
+
+import argparse
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from analysis.agreement import overlap, rank_correlation
+from experiments import answers, benchmarks, models, predictions
+from experiments.cells import write_text
+from experiments.kept_tokens import layers_per_token
+from experiments.parameters import Parameters, load_parameters
+from pruning import sequence
+from pruning.base import BeforeLLM, InsideLLM
+from pruning.budget import InfeasibleBudget, Sizes, solve
+from pruning.methods.cdpruner import conditional_kernel, text_relevance
+from pruning.methods.oracle import touched
+from pruning.methods.random import random_scores
+from pruning.observed import Observed, ObservedLayer
+from pruning.selection import greedy_dpp, max_min_diversity
+from pruning.tokens import Choice
+
+RESULT = Path("results/score_correlation.csv")
+
+
+@dataclass
+class BeforeScores(BeforeLLM):
+    """Keeps every token and notes the scores of the methods before the language model, `[B, N]` each."""
+
+    name: ClassVar[str] = "before_scores"
+    positions = "original"
+
+    boxes: Sequence[Sequence[Sequence[float]]] = ()
+    found: dict[str, Tensor] = field(default_factory=dict)
+
+    def count(self, num_visual: int) -> int:
+        return num_visual
+
+    def select(self, seen: Observed) -> Tensor:
+        count = seen.num_visual
+        relevance_BN = text_relevance(seen)
+        kernel_BNN = conditional_kernel(seen.projected_BND, relevance_BN)
+        evidence = [
+            touched(cells_N4, torch.tensor(np.array([*self.boxes[sample]]), device=seen.device).view(-1, 4)).any(dim=0)
+            for cells_N4, sample in zip(seen.cells_BN4, seen.samples, strict=True)
+        ]
+        self.found |= {
+            "cls": seen.cls_attention_BHN.mean(dim=1),
+            "cls_last_layer": seen.wide_attention_BN,
+            "feature_norm": seen.features_BNC.norm(dim=-1),
+            "relevance": relevance_BN,
+            "dpp_order": earliness(greedy_dpp(kernel_BNN, count)),
+            "diversity_order": earliness(max_min_diversity(seen.projected_BND, count)),
+            "random": random_scores(seen, seed=0),
+            "evidence": torch.stack(evidence),
+        }
+        return torch.arange(count, device=seen.device).expand(seen.num_images, -1)
+
+    def choosing_flops(self, sizes: Sizes) -> int:
+        return 0
+
+
+@dataclass
+class InsideScores(InsideLLM):
+    """Keeps every token and notes the scores of methods inside the language model, each at its first layer."""
+
+    name: ClassVar[str] = "inside_scores"
+
+    methods: Mapping[str, InsideLLM] = field(default_factory=dict)
+    found: dict[str, Tensor] = field(default_factory=dict)
+
+    def stages(self, num_visual: int, num_layers: int) -> dict[int, int | None]:
+        return dict.fromkeys(sorted(self._by_layer(num_visual, num_layers)), None)
+
+    def choose(self, seen: ObservedLayer, counts: Sequence[int | None]) -> Choice:
+        by_layer = self._by_layer(seen.prompt.tokens.visual[0], len(seen.family.layers))
+        for name in by_layer[seen.layer]:
+            scores_BS = self.methods[name].score(seen)
+            self.found[name] = scores_BS[seen.visual_BS].unflatten(0, (len(scores_BS), -1))
+        return Choice(torch.ones_like(seen.visual_BS), seen.tokens.visual)
+
+    def _by_layer(self, num_visual: int, num_layers: int) -> dict[int, list[str]]:
+        by_layer: dict[int, list[str]] = {}
+        for name, method in self.methods.items():
+            by_layer.setdefault(min(method.stages(num_visual, num_layers)), []).append(name)
+        return by_layer
+
+    def choosing_flops(self, sizes: Sizes) -> int:
+        return 0
+
+
+def earliness(picks_BN: Tensor) -> Tensor:
+    """A score `[B, N]` that falls with the place of every token in an order of picks."""
+    return -picks_BN.argsort(dim=1)
+
+
+def scores(parameters: Parameters) -> dict[str, np.ndarray]:
+    """The scores of all questions on the unpruned model: name -> `[Q, N]`.
+
+    Raises:
+        ValueError: questions with different numbers of visual tokens, or with other than one image.
+    """
+    settings = parameters.score_correlation
+    benchmark = benchmarks.load(parameters.evaluate.benchmark, settings.questions, settings.seed)
+    model, processor = models.load(parameters.model)
+    batches = list(answers.make_batches(processor, model.config, benchmark, settings.batch_size))
+    counts = {batch.visual_tokens for batch in batches}
+    if len(counts) > 1:
+        raise ValueError(f"scores can be compared over equally many visual tokens only, found {sorted(counts)}")
+    methods = scoring_methods(parameters, counts.pop(), model.config.get_text_config().num_hidden_layers)
+    found: dict[str, list[np.ndarray]] = {}
+    for batch in tqdm(batches, "scores", unit="batch"):
+        before = BeforeScores([question["boxes"] for question in batch.questions])
+        inside = InsideScores(methods)
+        with torch.inference_mode(), sequence.Sequence([before, inside])(model):
+            model(**{name: tensor.to(model.device) for name, tensor in batch.inputs.items()}, logits_to_keep=1)
+        for name, scores_BN in (before.found | inside.found).items():
+            if scores_BN.shape != (len(batch.rows), batch.visual_tokens):
+                raise ValueError("scores can be compared where every question has one image only")
+            found.setdefault(name, []).append(scores_BN.double().cpu().numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def scoring_methods(parameters: Parameters, num_visual: int, num_layers: int) -> dict[str, InsideLLM]:
+    """The methods of params.yaml that prune inside the language model by a score and reach the budget."""
+    settings, methods = parameters.score_correlation, {}
+    for name, fixed in parameters.evaluate.methods.items():
+        try:
+            method: Any = solve(
+                name, settings.budget * num_visual, num_visual=num_visual, num_layers=num_layers, **fixed
+            )
+        except InfeasibleBudget:
+            continue
+        if isinstance(method, InsideLLM) and type(method).score is not InsideLLM.score:
+            methods[name] = method
+    return methods
+
+
+def kept_shares(parameters: Parameters) -> dict[str, np.ndarray]:
+    """What the methods that reach the budget keep: name -> share of the decoder layers that each token enters `[Q, N]`.
+
+    Raises:
+        ValueError: fewer than two methods were evaluated at the budget.
+    """
+    budget, shares = parameters.score_correlation.budget, {}
+    for cell in predictions.read(parameters.evaluate, ["id", "visual_tokens", "visual_tokens_per_layer", "kept"]):
+        if cell.feasible and cell.budget == budget != 1.0:
+            rows = cell.answers.sort_values("id").to_dict("records")
+            layers = len(rows[0]["visual_tokens_per_layer"])
+            entered = [layers_per_token(row["kept"], row["visual_tokens"], layers) for row in rows]
+            shares[cell.method] = np.stack(entered) / layers
+    if len(shares) < 2:
+        raise ValueError(f"score_correlation.budget: no two methods were evaluated at {budget}; take one of evaluate's")
+    return shares
+
+
+def pairs(measure: str, matrices_QMM: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each pair of names: mean and standard deviation over the n questions where the measure is defined."""
+    rows = []
+    for (i, first), (j, second) in itertools.combinations(enumerate(names), 2):
+        values = matrices_QMM[:, i, j]
+        values = values[np.isfinite(values)]
+        if len(values):
+            row = {"measure": measure, "first": first, "second": second, "n": len(values)}
+            rows.append(row | {"mean": values.mean(), "standard_deviation": values.std()})
+    return rows
+
+
+def table(parameters: Parameters) -> pd.DataFrame:
+    """score_correlation.csv; see the module's text."""
+    settings = parameters.score_correlation
+    kept, scored = kept_shares(parameters), scores(parameters)
+    rows = pairs("spearman", rank_correlation(np.stack([*scored.values()], axis=1)), [*scored])
+    rows += pairs("overlap", overlap(np.stack([*kept.values()], axis=1)), [*kept])
+    result = pd.DataFrame(rows)
+    result.insert(1, "budget", result["measure"].map({"overlap": settings.budget}))
+    return result
+
+
+def main() -> None:
+    """Command line: no arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    try:
+        result = table(load_parameters())
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(1, f"error: {error}\n")
+    write_text(RESULT, result.to_csv(index=False, float_format="%.5g"))
+
+
+if __name__ == "__main__":
+    main()
