@@ -226,7 +226,7 @@ def describe(
     """What `experiments.evaluate` writes about each question, but for the budget."""
     parameters = parameters_of(method)
     text_tokens = (batch.inputs["attention_mask"].sum(1) - batch.visual_tokens).tolist()
-    per_layer, kept = record.visual_tokens, record.kept
+    per_layer, kept, merged = record.visual_tokens, record.kept, record.merged
     return {
         row: {
             "id": batch.questions[sample]["id"],
@@ -241,6 +241,7 @@ def describe(
             "visual_tokens": batch.visual_tokens,
             "visual_tokens_per_layer": per_layer[sample],
             "kept": changes_of(kept[sample], batch.visual_tokens),
+            "merged": [{"token": token, "of": members} for token, members in merged[sample].items()],
         }
         for sample, row in enumerate(batch.rows)
     }

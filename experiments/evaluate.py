@@ -48,6 +48,8 @@ SCHEMA = pa.schema(
         # Visual tokens entering a layer, in their original numbering, for each layer where they are not those of the
         # layer before (before layer 0: all of them).
         ("kept", pa.list_(pa.struct([("layer", pa.int32()), ("indices", pa.list_(pa.int32()))]))),
+        # What each token is made of that the method made by merging, in the same numbering, going on behind it.
+        ("merged", pa.list_(pa.struct([("token", pa.int32()), ("of", pa.list_(pa.int32()))]))),
     ]
 )
 ROW = pa.field("row", pa.int32())

@@ -1,8 +1,9 @@
 """Which visual tokens each method kept, for a few example questions: `python -m experiments.kept_tokens`.
 
 Reads results/predictions/METHOD.parquet of the methods in params.yaml and writes results/kept_tokens.csv: id, type,
-answer, method, budget, prediction, correct, layers, layers_per_token. The last is a JSON list over the visual tokens:
-how many of the decoder's `layers` each token entered. The examples are the first question of each type that the full
+answer, method, budget, prediction, correct, layers, layers_per_token, merged_into. The last two are JSON lists over the
+visual tokens: how many of the decoder's `layers` each token entered, and which of the tokens that the method made by
+merging took it in, counted from 0 (-1: none). The examples are the first question of each type that the full
 model answers correctly (the first of all where it answers none); the budget is the lowest that most methods reach.
 """
 
@@ -19,7 +20,8 @@ from experiments.parameters import load_parameters
 
 PREDICTIONS = Path("results/predictions")
 OUTPUT = Path("results/kept_tokens.csv")
-COLUMNS = ["id", "type", "answer", "method", "budget", "prediction", "correct", "layers", "layers_per_token"]
+SHOWN = ["id", "type", "answer", "method", "budget", "prediction", "correct"]
+COLUMNS = [*SHOWN, "layers", "layers_per_token", "merged_into"]
 
 
 def layers_per_token(kept: Sequence[dict[str, Any]], num_visual: int, layers: int) -> np.ndarray:
@@ -40,6 +42,32 @@ def layers_per_token(kept: Sequence[dict[str, Any]], num_visual: int, layers: in
         present = entering[entering < num_visual]
     entered[present] += layers - since
     return entered
+
+
+def merged_into(merged: Sequence[dict[str, Any]], num_visual: int) -> np.ndarray:
+    """Which merged token each visual token went into, int64 `[num_visual]`, -1 for none.
+
+    Where several took it in (PruMerge): its own if it was kept, else the first; the one made of all that was dropped
+    comes last. What was merged again inside the language model counts for the later merge.
+
+    Args:
+        merged: for each token that was made, its number as `token` and the numbers it is made `of`.
+        num_visual: visual tokens of the prompt.
+    """
+    number = {row["token"]: place for place, row in enumerate(merged)}
+    parts = {row["token"]: np.asarray(row["of"], dtype=np.int64) for row in merged}
+    took = np.full(num_visual, -1)
+    later = {int(part): token for token, of in parts.items() for part in of if part >= num_visual}
+    for token, of in parts.items():
+        final = token
+        while final in later:
+            final = later[final]
+        originals = of[of < num_visual]
+        free = originals[took[originals] < 0]
+        took[free] = number[final]
+    kept = [token for token in parts if token < num_visual]
+    took[kept] = [number[token] for token in kept]
+    return took
 
 
 def shared_budget(predictions: pd.DataFrame) -> float:
@@ -72,6 +100,10 @@ def table(predictions: pd.DataFrame) -> pd.DataFrame:
         json.dumps(layers_per_token(kept, totals[name], layers).tolist(), separators=(",", ":"))
         for kept, name, layers in zip(chosen["kept"], chosen["id"], chosen["layers"], strict=True)
     ]
+    chosen["merged_into"] = [
+        json.dumps(merged_into(merged, totals[name]).tolist(), separators=(",", ":"))
+        for merged, name in zip(chosen["merged"], chosen["id"], strict=True)
+    ]
     return chosen.sort_values(["type", "id", "method"])[COLUMNS]
 
 
@@ -81,7 +113,7 @@ def main() -> None:
     missing = [str(file) for file in files if not file.exists()]
     if missing:
         raise SystemExit(f"error: {', '.join(missing)} missing; `dvc repro evaluate` makes them")
-    needed = ["id", "type", "answer", "method", "budget", "prediction", "correct", "visual_tokens_per_layer", "kept"]
+    needed = [*SHOWN, "visual_tokens_per_layer", "kept", "merged"]
     predictions = pd.concat([pd.read_parquet(file, columns=needed) for file in files], ignore_index=True)
     write_text(OUTPUT, table(predictions).to_csv(index=False, lineterminator="\n"))
 

@@ -91,6 +91,7 @@ class Merged:
         tokens_BTD: embeddings in the width of the language model, in the order in which they enter it.
         slots_BT: int64, ascending, places among the N whose positions they take.
         numbers_BT: int64, the visual token each one stands for in the record, or -1 for one made of several.
+        members_BTN: bool, the visual tokens that each one is made of.
         counts: tokens of each image where these differ, else None. An image with fewer than T repeats some of its
             tokens, slots and numbers.
     """
@@ -98,6 +99,7 @@ class Merged:
     tokens_BTD: Tensor
     slots_BT: Tensor
     numbers_BT: Tensor
+    members_BTN: Tensor
     counts: Sequence[int] | None = None
 
 

@@ -193,6 +193,7 @@ class Engine:
         guards.refuse_unprunable(call)
         tokens, order_BT = prompt.tokens.prune(choice, self._repacks(before.positions))
         self.record.prune_from(0, tokens)
+        self.record.make(choice.made)
         embeddings_BLD = prompt.embeddings_BLD if choice.hidden_BSD is None else choice.hidden_BSD
         return Prompt(take_tokens(embeddings_BLD, order_BT), tokens, prompt.ids_BL)
 

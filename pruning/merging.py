@@ -18,6 +18,7 @@ def in_prompt(
     tokens_BTD: Tensor,
     places_BT: Tensor,
     numbers_BT: Tensor,
+    members_BTN: Tensor,
     counts: Sequence[int] | None = None,
 ) -> Merged:
     """Merged tokens as the engine takes them.
@@ -30,16 +31,18 @@ def in_prompt(
         places_BT: int64, the visual token at whose place each one stands; negative for those with no place, which only
             towers without mRoPE have.
         numbers_BT: int64, the visual token each one stands for in the record, -1 for one made of several.
+        members_BTN: bool, the visual tokens that each one is made of.
         counts: tokens of every image where they differ; behind them the last one is repeated.
     """
     if not seen.repacks:
         slots_BT, order_BT = places_BT.sort(dim=1, stable=True)
         tokens_BTD = torch.take_along_dim(tokens_BTD, order_BT[..., None], dim=1)
-        return Merged(tokens_BTD, slots_BT, numbers_BT.gather(1, order_BT), counts)
+        members_BTN = pick_rows(members_BTN, order_BT)
+        return Merged(tokens_BTD, slots_BT, numbers_BT.gather(1, order_BT), members_BTN, counts)
     slots_BT = torch.arange(places_BT.shape[1], device=places_BT.device).expand_as(places_BT)
     if counts is not None:
         slots_BT = slots_BT.minimum(upload(counts, slots_BT.device)[:, None] - 1)
-    return Merged(tokens_BTD, slots_BT, numbers_BT, counts)
+    return Merged(tokens_BTD, slots_BT, numbers_BT, members_BTN, counts)
 
 
 def wide(values: Tensor) -> Tensor:

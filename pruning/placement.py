@@ -11,7 +11,7 @@ from pruning.families import Family
 from pruning.guards import refuse_video
 from pruning.observed import Observed, Prompt
 from pruning.state import Call
-from pruning.tokens import Choice, Tokens, upload
+from pruning.tokens import Choice, Made, Tokens, upload
 from pruning.vision import Vision
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt:
 
     slots_BM = (~tokens.visual_BS).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(tokens.visual)]
     keep_BS, visual = ~tokens.visual_BS, [0] * len(tokens.visual)
-    numbers_BS, hidden_BSD = tokens.numbers_BS, samples.embeddings_BLD
+    numbers_BS, hidden_BSD, made = tokens.numbers_BS, samples.embeddings_BLD, []
     for (size, _), group in groups.items():
         rows = [places[number][0] for number in group]
         rows_G1 = upload(rows, keep_BS.device)[:, None]
@@ -127,6 +127,7 @@ def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt:
             originals_GT = selected.numbers_BT + starts_G1
             numbers_GT = torch.where(selected.numbers_BT >= 0, originals_GT, total_G1 + starts_G1 + kept_GK)
             numbers_BS = numbers_BS.index_put((rows_G1, slots_GT), numbers_GT)
+            made.append(Made(rows, [places[number][1] for number in group], numbers_GT, selected.members_BTN))
         keep_BS = keep_BS.index_put((rows_G1, slots_GN.gather(1, kept_GK)), keep_BS.new_ones(()))
         for row, count in zip(rows, counts or [kept_GK.shape[1]] * len(rows), strict=True):
             visual[row] += count
@@ -137,6 +138,7 @@ def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt:
         tuple(count for count in visual for _ in range(copies)),
         _with_visual(prompt, hidden_BSD.repeat_interleave(copies, dim=0)) if merged else None,
         numbers_BS=numbers_BS.repeat_interleave(copies, dim=0) if merged else None,
+        made=made,
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from pruning.tokens import Choice, Tokens
+from pruning.tokens import Choice, Made, Tokens
 
 
 class Record:
@@ -19,6 +19,7 @@ class Record:
     def __init__(self) -> None:
         self._layers: list[Tokens] = []
         self._copies = 1
+        self._made: Sequence[Made] = ()
         self._merges: list[tuple[Tokens, Choice]] = []
         self._seconds = 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
@@ -43,20 +44,28 @@ class Record:
 
     @property
     def merged(self) -> list[dict[int, list[int]]]:
-        """What each token is made of that a method made by merging inside the language model, one dictionary a sample.
+        """What each token is made of that a method made by merging, one dictionary a sample.
 
-        `merged[sample][number]` lists the numbers of the tokens it is the mean of, merged ones among them.
+        `merged[sample][number]` lists the numbers of the tokens in it, those made by an earlier merge among them; a
+        [CLS] that VisionZip lets in is made of none. Tokens that stay as they are do not appear.
         """
         rows = range(0, len(self._layers[0].visual) if self._layers else 0, self._copies)
         merged: list[dict[int, list[int]]] = [{} for _ in rows]
+        for made in self._made:
+            numbers_GT, members_GTN = made.numbers_GT.tolist(), made.members_GTN.cpu()
+            for image, (sample_number, start) in enumerate(zip(made.samples, made.starts, strict=True)):
+                for number, members_N in zip(numbers_GT[image], members_GTN[image], strict=True):
+                    members = (members_N.nonzero()[:, 0] + start).tolist()
+                    if members != [number]:
+                        merged[sample_number][number] = members
         for tokens, choice in self._merges:
             assert choice.merge is not None and choice.numbers_BS is not None
-            made_BK = choice.numbers_BS.gather(1, choice.merge.slots_BK).cpu()
+            taken_BK = choice.numbers_BS.gather(1, choice.merge.slots_BK).cpu()
             of_BKS, numbers_BS = (choice.merge.weights_BKS > 0).cpu(), tokens.numbers_BS.cpu()
             for sample, row in zip(merged, rows, strict=True):
-                for made, of_S in zip(made_BK[row].tolist(), of_BKS[row], strict=True):
-                    if made >= 0:
-                        sample[made] = numbers_BS[row, of_S].tolist()
+                for number, of_S in zip(taken_BK[row].tolist(), of_BKS[row], strict=True):
+                    if number >= 0:
+                        sample[number] = numbers_BS[row, of_S].tolist()
         return merged
 
     @property
@@ -71,6 +80,7 @@ class Record:
     def begin(self, layers: Sequence[Tokens], copies: int) -> None:
         """Start anew for a prefill; `copies` rows of the batch (beams) stand for one sample."""
         self._layers, self._copies = list(layers), copies
+        self._made = ()
         self._merges.clear()
         self._seconds = 0.0
         self._events.clear()
@@ -78,6 +88,10 @@ class Record:
     def prune_from(self, layer: int, tokens: Tokens) -> None:
         """From this layer on these tokens enter."""
         self._layers[layer:] = [tokens] * (len(self._layers) - layer)
+
+    def make(self, made: Sequence[Made]) -> None:
+        """These tokens were made by merging before the language model."""
+        self._made = made
 
     def merge(self, tokens: Tokens, choice: Choice) -> None:
         """Of these tokens some were merged, as the choice says."""

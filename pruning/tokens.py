@@ -34,6 +34,23 @@ class Merge:
 
 
 @dataclass(frozen=True)
+class Made:
+    """What tokens were made of before the language model, for G images of equal size.
+
+    Attributes:
+        samples: the sample of every image.
+        starts: the number of its first visual token among those of the sample.
+        numbers_GT: int64, the tokens' numbers in the record; an image with fewer than T repeats some.
+        members_GTN: bool, the image's visual tokens that each one is made of.
+    """
+
+    samples: Sequence[int]
+    starts: Sequence[int]
+    numbers_GT: Tensor
+    members_GTN: Tensor
+
+
+@dataclass(frozen=True)
 class Choice:
     """What a method decided about the tokens in front of a layer.
 
@@ -43,6 +60,7 @@ class Choice:
         hidden_BSD: replacement for the hidden states of all S tokens. Inside the language model prefer `merge`, which
             is recorded, shared by beams and kept in decoding without a KV cache.
         merge: what is merged into which kept token, for methods that merge inside the language model.
+        made: what was merged before it, for the record.
         order_BS: sort key of the kept tokens, for methods that move merged tokens; None keeps the order.
         numbers_BS: replacement for the tokens' numbers in the record, for methods that create merged tokens.
     """
@@ -53,6 +71,7 @@ class Choice:
     order_BS: Tensor | None = None
     numbers_BS: Tensor | None = None
     merge: Merge | None = None
+    made: Sequence[Made] = ()
 
     def of_first_copies(self, copies: int) -> "Choice":
         """The choice of the first of every `copies` rows, for all of them."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -19,11 +20,16 @@ IMAGES = Path("data/scenes/evaluation.parquet")
 _COLUMNS = 9
 _MAX_HEIGHT = 9.0  # inches
 _BOX_COLOUR = "#e7298a"
+# Of tokens made by merging, taken in turn; a colour means nothing beyond its group.
+_TINTS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#332288", "#aa4499", "#44aa99")
+_TINT = 0.6
 _RIGHT, _WRONG = "#00693e", "#a50f15"
 
 
 def draw(results: Path, images: Path = IMAGES) -> Figure:
     """Dropped tokens are veiled; a token dropped inside the decoder is veiled by the share of layers it missed.
+
+    Tokens that a method merged are tinted instead, in one colour for each token they went into.
 
     Below each image stands the method's answer, with a tick or a cross.
 
@@ -58,6 +64,8 @@ def draw(results: Path, images: Path = IMAGES) -> Figure:
         _draw_example(part, here, scenes.loc[name], methods, (rows, columns), titles=name == ids[0] or rows > 1)
     budget = 100 * kept.loc[kept["method"] != "full", "budget"].min()
     caption = f"Budget {budget:.3g}% of the visual tokens. Dropped tokens are veiled; frames: evidence boxes."
+    if kept["merged_into"].map(json.loads).map(max).ge(0).any():
+        caption += " Tinted alike: merged into one token."
     parts[-1, 0].supxlabel(caption, fontsize=7)
     return figure
 
@@ -81,7 +89,8 @@ def _draw_example(
             axes.text(0.5, 0.5, "budget not\nreachable", ha="center", va="center", fontsize=6, transform=axes.transAxes)
             continue
         row = kept.loc[method]
-        draw_tokens(axes, picture, np.array(json.loads(row["layers_per_token"])) / row["layers"])
+        shares_N = np.array(json.loads(row["layers_per_token"])) / row["layers"]
+        draw_tokens(axes, picture, shares_N, np.array(json.loads(row["merged_into"])))
         for x0, y0, x1, y1 in scene["boxes"]:
             axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=_BOX_COLOUR, linewidth=0.9))
         right = str(row["correct"]) == "True"
@@ -91,13 +100,22 @@ def _draw_example(
         axes.set_visible(False)
 
 
-def draw_tokens(axes: Axes, picture: Image.Image, shares_N: np.ndarray) -> None:
-    """The picture over 0..1 in both directions, tokens veiled by the share of layers they did not enter."""
+def draw_tokens(
+    axes: Axes, picture: Image.Image, shares_N: np.ndarray, merged_into_N: np.ndarray | None = None
+) -> None:
+    """The picture over 0..1 in both directions, tokens veiled by the share of layers they did not enter.
+
+    Those that went into a merged token (`merged_into_N` 0 or above) are tinted instead, alike for the same one.
+    """
     side = round(len(shares_N) ** 0.5)
     if side * side != len(shares_N):
         raise ValueError(f"kept_tokens draws square grids of visual tokens, got {len(shares_N)} tokens")
     extent = (0.0, 1.0, 1.0, 0.0)
     veil = np.ones((side, side, 4))
     veil[..., 3] = 0.88 * (1 - shares_N.reshape(side, side))
+    if merged_into_N is not None:
+        merged = merged_into_N.reshape(side, side)
+        tints = np.array([to_rgba(colour, _TINT) for colour in _TINTS])
+        veil[merged >= 0] = tints[merged[merged >= 0] % len(tints)]
     axes.imshow(picture, extent=extent, interpolation="nearest")
     axes.imshow(veil, extent=extent, interpolation="nearest")

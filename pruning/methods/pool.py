@@ -38,7 +38,8 @@ class Pool(KeepPerImage):
         places_BK = middles_K.expand(seen.num_images, -1)
         single_K = inside_KN.sum(dim=1) == 1
         numbers_BK = torch.where(single_K, places_BK, -1)
-        return in_prompt(seen, pooled_BKD.to(seen.projected_BND.dtype), places_BK, numbers_BK)
+        members_BKN = inside_KN.expand(seen.num_images, -1, -1)
+        return in_prompt(seen, pooled_BKD.to(seen.projected_BND.dtype), places_BK, numbers_BK, members_BKN)
 
     def choosing_flops(self, sizes: Sizes) -> int:
         return 0 if self.keep == sizes.visual_tokens else 2 * self.keep * sizes.visual_tokens * sizes.hidden

@@ -81,7 +81,7 @@ class PruMerge(BeforeLLM):
         else:
             kept = [(self.count(seen.num_visual) or 0) - 1] * seen.num_images
         most = max(kept)
-        tokens_BTC = merge_neighbours(
+        tokens_BTC, members_BTN = merge_neighbours(
             seen.mergeable_BNC, seen.wide_keys_BNC, attention_BN, order_BN[:, :most], counts_B1, self.neighbours
         )
         counts = [min(count + 1, seen.num_visual) for count in kept]  # where nothing is dropped nothing is left over
@@ -93,6 +93,7 @@ class PruMerge(BeforeLLM):
             seen.project(tokens_BTC)[:, : max(counts)],
             torch.where(behind_BT, extra_B1, kept_BT)[:, : max(counts)],
             kept_BT.masked_fill(behind_BT, -1)[:, : max(counts)],
+            members_BTN[:, : max(counts)],
             counts if self.adaptive else None,
         )
         return merged
@@ -133,7 +134,7 @@ class PruMerge(BeforeLLM):
 
 def merge_neighbours(
     features_BNC: Tensor, keys_BNE: Tensor, attention_BN: Tensor, kept_BK: Tensor, counts_B1: Tensor, neighbours: int
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Add to every kept token its neighbours times their attention, and one token of all that is not kept.
 
     Args:
@@ -145,7 +146,8 @@ def merge_neighbours(
         neighbours: tokens to add, of all but the token itself.
 
     Returns:
-        `[B, K + 1, C]` in at least float32: the kept tokens in order, then copies of the extra one.
+        `[B, K + 1, C]` in at least float32: the kept tokens in order, then copies of the extra one; and what each is
+        made of, bool `[B, K + 1, N]`.
     """
     count, most = features_BNC.shape[1], kept_BK.shape[1]
     keys_BKE = torch.take_along_dim(keys_BNE, kept_BK[..., None], dim=1)
@@ -158,7 +160,10 @@ def merge_neighbours(
     kept_BN = torch.zeros_like(attention_BN).scatter_reduce(1, kept_BK, valid_BK.to(attention_BN.dtype), "amax")
     extra_B1N = (attention_BN * (1 - kept_BN))[:, None]
     weights_BKN = torch.where(valid_BK[..., None], weights_BKN, extra_B1N)
-    return torch.cat([weights_BKN, extra_B1N], dim=1) @ features_BNC
+    dropped_B1N = kept_BN[:, None] == 0
+    members_BKN = torch.where(valid_BK[..., None], near_BKN.scatter(2, kept_BK[..., None], True), dropped_B1N)
+    members_BTN = torch.cat([members_BKN, dropped_B1N], dim=1)
+    return torch.cat([weights_BKN, extra_B1N], dim=1) @ features_BNC, members_BTN
 
 
 def _outliers(attention_BN: Tensor) -> Tensor:

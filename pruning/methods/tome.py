@@ -78,7 +78,8 @@ class ToMe(KeepPerImage):
         first_BT, order_BT = inside_BTN.to(torch.uint8).argmax(dim=2).sort(dim=1)
         tokens_BTD = pick_rows(seen.projected_BND, first_BT) if tokens_BTD is None else pick_rows(tokens_BTD, order_BT)
         single_BT = inside_BTN.sum(dim=2).gather(1, order_BT) == 1
-        return in_prompt(seen, tokens_BTD, first_BT, torch.where(single_BT, first_BT, -1))
+        numbers_BT = torch.where(single_BT, first_BT, -1)
+        return in_prompt(seen, tokens_BTD, first_BT, numbers_BT, pick_rows(inside_BTN, order_BT))
 
     def choosing_flops(self, sizes: Sizes) -> int:
         cls = sizes.has_cls

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from pruning import checks, costs
 from pruning.base import BeforeLLM, Merged
@@ -69,18 +70,29 @@ class VisionZip(BeforeLLM):
         cls_BC = seen.cls_features_BC
         patches = dominant if cls_BC is None else dominant - 1
         dominant_BK = stable_top_k(seen.cls_attention_BHN.sum(dim=1), patches)
-        targets_BT, merged_BTC = merge_contextual(seen.mergeable_BNC, seen.head_keys_BNC, dominant_BK, contextual)
+        targets_BT, merged_BTC, members_BTN = merge_contextual(
+            seen.mergeable_BNC, seen.head_keys_BNC, dominant_BK, contextual
+        )
+        dominant_BKN = one_hot(dominant_BK, seen.num_visual).bool()
 
         tokens = [pick_rows(seen.projected_BND, dominant_BK), seen.project(merged_BTC)]
         places, numbers = [dominant_BK, targets_BT], [dominant_BK, torch.full_like(targets_BT, -1)]
+        members = [dominant_BKN, members_BTN]
         if cls_BC is not None:
             nothing_B1 = torch.full_like(seen.slots_BN[:, :1], -1)
-            tokens, places, numbers = (
+            tokens, places, numbers, members = (
                 [seen.project(cls_BC[:, None]), *tokens],
                 [nothing_B1, *places],
                 [nothing_B1, *numbers],
+                [members_BTN.new_zeros(seen.num_images, 1, seen.num_visual), *members],
             )
-        return in_prompt(seen, torch.cat(tokens, dim=1), torch.cat(places, dim=1), torch.cat(numbers, dim=1))
+        return in_prompt(
+            seen,
+            torch.cat(tokens, dim=1),
+            torch.cat(places, dim=1),
+            torch.cat(numbers, dim=1),
+            torch.cat(members, dim=1),
+        )
 
     def choosing_flops(self, sizes: Sizes) -> int:
         dominant, contextual = self._split
@@ -94,7 +106,7 @@ class VisionZip(BeforeLLM):
 
 def merge_contextual(
     features_BNC: Tensor, keys_BNE: Tensor, dominant_BK: Tensor, contextual: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Merge all tokens but the dominant ones around evenly spaced targets.
 
     Args:
@@ -104,13 +116,14 @@ def merge_contextual(
         contextual: number of targets, at most N - K.
 
     Returns:
-        The targets, int64 `[B, contextual]`, and the merged tokens `[B, contextual, C]` in at least float32.
+        The targets, int64 `[B, contextual]`, the merged tokens `[B, contextual, C]` in at least float32, and what each
+        is made of, bool `[B, contextual, N]`.
     """
     batch, count = features_BNC.shape[:2]
     taken_BN = torch.zeros(batch, count, dtype=torch.bool, device=features_BNC.device).scatter(1, dominant_BK, True)
     rest_BR = taken_BN.to(torch.uint8).argsort(dim=1, stable=True)[:, : count - dominant_BK.shape[1]]
     if contextual == 0:
-        return rest_BR[:, :0], wide(features_BNC[:, :0])
+        return rest_BR[:, :0], wide(features_BNC[:, :0]), taken_BN[:, None][:, :0]
     step = max(1, rest_BR.shape[1] // contextual)
     aims = slice(0, contextual * step, step)
     keys_BRE = pick_rows(keys_BNE, rest_BR)
@@ -120,4 +133,7 @@ def merge_contextual(
     rest_BRC = wide(pick_rows(features_BNC, rest_BR))
     weights_BTR = joined_BTR.to(rest_BRC.dtype)
     weights_BTR = weights_BTR / weights_BTR.sum(dim=2, keepdim=True).clamp(min=1)
-    return rest_BR[:, aims], rest_BRC[:, aims] + weights_BTR @ rest_BRC
+    members_BTN = torch.zeros_like(taken_BN)[:, None].repeat(1, contextual, 1)
+    members_BTN = members_BTN.scatter(2, rest_BR[:, None].expand_as(joined_BTR), joined_BTR)
+    members_BTN = members_BTN.scatter(2, rest_BR[:, aims, None], True)
+    return rest_BR[:, aims], rest_BRC[:, aims] + weights_BTR @ rest_BRC, members_BTN

@@ -20,6 +20,7 @@ from experiments import figures
 BUDGETS = (0.75, 0.5, 0.333, 0.222, 0.111, 0.056)
 TYPES = ("all", "attribute", "counting", "existence", "reading", "relation", "small_object")
 METHODS = ("full", "random", "grid", "oracle", "vispruner", "sequential_prune", "fastv")
+MERGING = "vispruner"  # in the made-up kept_tokens.csv
 INSIDE = ("sequential_prune", "fastv", "sparsevlm", "pyramiddrop", "dart", "vtw", "glimpse")
 
 
@@ -67,6 +68,7 @@ def write_kept_tokens(folder: Path, ids: list[str], methods: tuple[str, ...] = M
     rows = []
     for number, name in enumerate(ids):
         for method in methods:
+            none = [-1] * tokens
             entered = np.where(rng.random(tokens) < 0.33, 8, 2 if method in INSIDE else 0)
             rows.append(
                 {
@@ -79,6 +81,7 @@ def write_kept_tokens(folder: Path, ids: list[str], methods: tuple[str, ...] = M
                     "correct": bool(number % 2),
                     "layers": 8,
                     "layers_per_token": json.dumps((np.full(tokens, 8) if method == "full" else entered).tolist()),
+                    "merged_into": json.dumps([0, 0, 0, 1, 1] + [-1] * (tokens - 5) if method == MERGING else none),
                 }
             )
     pd.DataFrame(rows).to_csv(folder / "kept_tokens.csv", index=False)
@@ -253,6 +256,16 @@ def test_kept_tokens_shows_methods_boxes_and_answers(results):
     boxes = [patch for axes in figure.findobj(Axes) for patch in axes.patches]
     assert len(boxes) == 2 * len(METHODS)
     np.testing.assert_allclose(boxes[0].get_bbox().extents, [0.1, 0.1, 0.4, 0.5])
+
+
+def test_tokens_merged_into_one_are_tinted_alike(results):
+    figure = drawn("kept_tokens", results)
+    titled = [axes for axes in figure.findobj(Axes) if axes.get_title() == "VisPruner"]
+    cells = titled[0].images[1].get_array().reshape(-1, 4)
+    assert len(np.unique(cells[:3], axis=0)) == len(np.unique(cells[3:5], axis=0)) == 1
+    assert (cells[0] != cells[3]).any() and (cells[0, :3] != 1).any()
+    assert (cells[5:, :3] == 1).all(), "what is not merged is veiled in white"
+    assert any("Tinted alike" in text.get_text() for text in figure.findobj(Text))
 
 
 def test_significance_matrices_are_antisymmetric_and_leave_out_what_may_be_chance(results):

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from experiments.kept_tokens import COLUMNS, examples, layers_per_token, shared_budget, table
+from experiments.kept_tokens import COLUMNS, examples, layers_per_token, merged_into, shared_budget, table
 
 
 def prediction(name: str, kind: str, method: str, budget: float, correct: bool, kept: list[dict]) -> dict:
@@ -14,7 +14,7 @@ def prediction(name: str, kind: str, method: str, budget: float, correct: bool, 
         counts[change["layer"] :] = [len(change["indices"])] * (4 - change["layer"])
     texts = {"prediction": "red", "answer": "red" if correct else "blue"}
     row = {"id": name, "type": kind, "method": method, "budget": budget, "correct": correct, **texts}
-    return row | {"visual_tokens_per_layer": counts, "kept": kept}
+    return row | {"visual_tokens_per_layer": counts, "kept": kept, "merged": []}
 
 
 @pytest.fixture
@@ -75,3 +75,19 @@ def test_needs_the_full_model_and_another_method(predictions, methods):
 def test_tokens_made_by_merging_are_no_places_of_the_image() -> None:
     kept = [{"layer": 1, "indices": [0, 2, 4, 5]}]
     assert layers_per_token(kept, num_visual=4, layers=3).tolist() == [3, 1, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("merged", "expected"),
+    [
+        ([], [-1, -1, -1, -1, -1, -1]),
+        ([(6, [0, 1]), (7, []), (8, [4])], [0, 0, -1, -1, 2, -1]),
+        # Tokens that stay and take in others, two of them the same; the last one is made of all that is dropped.
+        ([(1, [1, 2, 3]), (3, [3, 1, 2]), (6, [0, 2, 4, 5])], [2, 0, 0, 1, 2, 2]),
+        # The first merged token is merged again.
+        ([(6, [0, 1]), (7, [3, 6])], [1, 1, -1, 1, -1, -1]),
+    ],
+)
+def test_which_token_each_one_went_into(merged, expected) -> None:
+    rows = [{"token": token, "of": of} for token, of in merged]
+    assert merged_into(rows, num_visual=6).tolist() == expected

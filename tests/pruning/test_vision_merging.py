@@ -108,10 +108,11 @@ def test_contextual_tokens_add_the_mean_of_what_joins():
     features = torch.arange(6.0)[None, :, None]
     # Token 2 is dominant; of 0, 1, 3, 4, 5 the targets are 0 and 3, and the keys say who joins whom.
     keys = torch.tensor([[[1.0, 0], [1, 0.1], [9, 9], [0, 1], [0.1, 1], [0.2, 1]]])
-    targets, merged = merge_contextual(features, keys, torch.tensor([[2]]), 2)
+    targets, merged, members = merge_contextual(features, keys, torch.tensor([[2]]), 2)
     assert targets.tolist() == [[0, 3]]
+    assert [row.nonzero()[:, 0].tolist() for row in members[0]] == [[0, 1], [3, 4, 5]]
     assert merged[0, :, 0].tolist() == [0 + 1, 3 + (4 + 5) / 2]
-    targets, merged = merge_contextual(features, keys[:, [0] * 6], torch.tensor([[2]]), 2)
+    targets, merged, _ = merge_contextual(features, keys[:, [0] * 6], torch.tensor([[2]]), 2)
     assert merged[0, 1, 0] == 3  # nothing joins: equal keys go to the first target
 
 
@@ -120,9 +121,10 @@ def test_kept_tokens_add_their_neighbours_and_the_rest_is_one_token():
     keys = torch.tensor([[[1.0, 0], [1, 0.1], [0, 1], [0.3, 1]]])
     attention = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
     kept, counts = torch.tensor([[3, 1]]), torch.tensor([[2]])
-    merged = merge_neighbours(features, keys, attention, kept, counts, neighbours=1)
+    merged, members = merge_neighbours(features, keys, attention, kept, counts, neighbours=1)
     torch.testing.assert_close(merged[0, :, 0], torch.tensor([1000 + 30.0, 10 + 0.1, 0.1 + 30]))
-    ragged = merge_neighbours(features, keys, attention, kept, torch.tensor([[1]]), neighbours=1)
+    assert [row.nonzero()[:, 0].tolist() for row in members[0]] == [[2, 3], [0, 1], [0, 2]]
+    ragged, _ = merge_neighbours(features, keys, attention, kept, torch.tensor([[1]]), neighbours=1)
     torch.testing.assert_close(ragged[0, :, 0], torch.tensor([1030.0, 32.1, 32.1]))
 
 
@@ -250,6 +252,46 @@ def test_tome_merges_inside_the_tower(attention):
         torch.testing.assert_close(got, model.model.multi_modal_projector(tokens), rtol=1e-4, atol=1e-4)
         singles = [number for number in record.kept[row][0].tolist() if number < 36]
         assert set(singles) <= set(first)
+
+
+def made_and_staying(record, sample):
+    """What the tokens of a sample were made of, and the numbers of those that stay as they are."""
+    made = record.merged[sample]
+    return list(made.values()), [number for number in record.kept[sample][0].tolist() if number not in made]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_token_of_an_image_is_recorded_where_it_went(family):
+    model, inputs = FAMILIES[family]((1, 2))
+    counts = [int((ids == IMAGE).sum()) for ids in inputs["input_ids"]]
+    for name, parameters in (("pool", {"keep": 5}), ("tome", {"keep": 5})):
+        record = run(model, inputs, name, **parameters)
+        for sample, count in enumerate(counts):
+            made, stay = made_and_staying(record, sample)
+            assert sorted([*stay, *(part for parts in made for part in parts)]) == list(range(count))
+    record = run(model, inputs, "visionzip", dominant=3, contextual=2)
+    for sample, images in enumerate((1, 2)):
+        made, stay = made_and_staying(record, sample)
+        cls = 0 if family.startswith("qwen") else images
+        assert sum(not parts for parts in made) == cls and len(stay) == 3 * images - cls
+        assert len(made) == 2 * images + cls, "a contextual token is made of its target at least"
+        assert sorted([*stay, *(part for parts in made for part in parts)]) == list(range(counts[sample]))
+    record = run(model, inputs, "prumerge", keep=5, neighbours=3)
+    kept = [int(number) for number in record.kept[0][0] if number < counts[0]]
+    (extra,) = [number for number in record.merged[0] if number >= counts[0]]
+    assert record.merged[0][extra] == [number for number in range(counts[0]) if number not in kept]
+    assert len(kept) == 4 and all(len(record.merged[0][number]) == 4 for number in kept)
+    assert all(number in record.merged[0][number] for number in kept)
+
+
+@pytest.mark.parametrize("name", ["pool", "tome"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_a_merged_token_is_the_mean_of_what_the_record_says(family, name):
+    model, inputs = FAMILIES[family]((1,))
+    visual, _ = entering(model, inputs, "full")
+    tokens, record = entering(model, inputs, name, keep=7)
+    means = [visual[0, record.merged[0].get(int(number), [int(number)])].mean(dim=0) for number in record.kept[0][0]]
+    torch.testing.assert_close(tokens[0], torch.stack(means), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["visionzip", "prumerge", "tome", "pool"])
