@@ -119,6 +119,7 @@ class SparseVLM(InsideLLM):
         attention_BHRS = seen.attention(rows_BR)
         if self.version == "v2":
             attention_BHRS = attention_BHRS / _attention_of_ones(seen, rows_BR)
+        weights_BR = weights_BR.to(attention_BHRS.dtype)
         rated_BHS = torch.einsum("bhrs,br->bhs", attention_BHRS, weights_BR) / weights_BR.sum(dim=1)[:, None, None]
         if self.version == "v2" and rated_BHS.shape[1] > RATING_HEADS:
             heads_BK = rank(rated_BHS.masked_fill(~seen.visual_BS[:, None], 0).sum(dim=2))[:, :RATING_HEADS]

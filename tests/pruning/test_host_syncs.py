@@ -1,0 +1,69 @@
+"""Choosing runs no operation that waits for the device. (`tolist` of a CPU tensor is no operation: not seen here.)"""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import pruning
+from pruning import registry
+from tests.tiny_models import tiny_llava
+
+SYNCS = ("_local_scalar_dense", "nonzero", "masked_select", "item", "equal", "is_nonzero", "unique")
+VISUAL = 36
+PARAMETERS = {
+    "oracle": {"keep": 12, "boxes": [[[0.1, 0.1, 0.5, 0.6]], [[0.2, 0.2, 0.9, 0.9]]]},
+    "prumerge": {"keep": 12, "neighbours": 3},
+    "prumerge_plus": {"keep": 12, "neighbours": 3},
+    "fastv": {"k": 2},
+    "sequential_prune": {"k": 1, "step": 25},
+    "pyramiddrop": {},
+    "sparsevlm": {"layers": [0, 1, 2], "share": 0.5},
+    "dart": {"max_tokens": 8},
+    "vtw": {"k": 3},
+}
+NAMES = [name for name in registry.names() if name not in ("full", "sequence", "glimpse")]
+
+
+class Syncs(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = function.overloadpacket.__name__
+        by_mask = name in ("index", "index_put") and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if name in SYNCS or by_mask:
+            self.names.append(name)
+        return function(*args, **kwargs)
+
+
+@torch.no_grad()
+def syncs_of(name, **parameters):
+    """Those of all that a method chooses for two prompts, on a model whose own work is not counted."""
+    model, inputs = tiny_llava((1, 1))
+    method, found = pruning.make(name, **parameters), []
+
+    def counted(choice):
+        def choose(*args):
+            with Syncs() as mode:
+                result = choice(*args)
+            found.extend(mode.names)
+            return result
+
+        return choose
+
+    attribute = "select" if hasattr(method, "select") else "choose"
+    setattr(method, attribute, counted(getattr(method, attribute)))
+    with method(model):
+        model(**inputs)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_choosing_reads_nothing_back(name):
+    assert syncs_of(name, **PARAMETERS.get(name, {"keep": 12})) == []
