@@ -3,6 +3,7 @@
 A misspelt key or a value out of range is one clear error before anything runs, not a default that is silently used.
 """
 
+import dataclasses
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,6 +188,47 @@ class Latency(Section):
     budgets: Annotated[list[Fraction], Field(min_length=1)]
 
 
+class Subset(Section):
+    """Questions on which many settings are compared, balanced over the types; see experiments/settings.py."""
+
+    questions: Count
+    seed: Seed
+
+
+class QuartileKept(Subset):
+    """experiments/quartile_kept.py: the decoder layers (0-based) from which on a quartile is all there is."""
+
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_differ(cls, layers: list[int]) -> list[int]:
+        return _no_repeats(layers)
+
+
+class ScoreKept(Subset):
+    """experiments/score_kept.py: visual tokens kept of every image."""
+
+    keep: Count
+
+
+class Ablation(Subset):
+    """experiments/ablation.py: for each method the values of its parameters, of which every combination is run."""
+
+    grids: Annotated[dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]], Field(min_length=1)]
+
+    @field_validator("grids")
+    @classmethod
+    def _grids_fit(cls, grids: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, list[Any]]]:
+        for name, grid in grids.items():
+            _one_of("method", name, pruning.names())
+            valid = [field.name for field in dataclasses.fields(pruning.registry.get(name))]
+            for parameter, values in grid.items():
+                _one_of(f"parameter of {name}", parameter, valid)
+                _no_repeats(values)
+        return grids
+
+
 class Parameters(Section):
     """All of params.yaml."""
 
@@ -203,6 +245,9 @@ class Parameters(Section):
     evidence_recall: EvidenceRecall
     score_correlation: ScoreCorrelation
     latency: Latency
+    quartile_kept: QuartileKept
+    score_kept: ScoreKept
+    ablation: Ablation
     figures: list[str]
 
     @field_validator("model")

@@ -4,6 +4,7 @@ import importlib
 import io
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.text import Text
 from PIL import Image
 
@@ -21,6 +23,7 @@ BUDGETS = (0.75, 0.5, 0.333, 0.222, 0.111, 0.056)
 TYPES = ("all", "attribute", "counting", "existence", "reading", "relation", "small_object")
 METHODS = ("full", "random", "grid", "oracle", "vispruner", "sequential_prune", "fastv")
 MERGING = "vispruner"  # in the made-up kept_tokens.csv
+PUBLISHED = Path(__file__).parents[2] / "data/published"
 INSIDE = ("sequential_prune", "fastv", "sparsevlm", "pyramiddrop", "dart", "vtw", "glimpse")
 
 
@@ -168,6 +171,31 @@ def write_pareto(folder: Path) -> None:
     rows.to_csv(folder / "pareto.csv", index=False)
 
 
+def write_settings(path: Path, columns: dict[str, tuple[float, ...]], short: str = "") -> None:
+    """A table of experiments.settings: the unpruned model, then every combination; of `short` the last does not fit."""
+    combinations = [dict(zip(columns, values, strict=True)) for values in itertools.product(*columns.values())]
+    rows = []
+    for place, labels in enumerate([dict.fromkeys(columns), *combinations]):
+        for kind in TYPES:
+            feasible = place == 0 or not short or labels[short] != columns[short][-1]
+            accuracy = 0.9 - 0.01 * place if feasible else np.nan
+            row = {"model": "scenes-llava", "benchmark": "scenes", **labels, "type": kind, "feasible": feasible}
+            row |= {"n": 120, "mean_visual_tokens": 144 - place if feasible else np.nan, "accuracy": accuracy}
+            rows.append(row | {"ci_low": accuracy - 0.05, "ci_high": accuracy + 0.05})
+    path.parent.mkdir(exist_ok=True)
+    pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def write_score_kept(path: Path) -> None:
+    """Four scores and the unpruned model; on counting, `cls` is right in 70 %."""
+    write_settings(path, {"place": (1, 2, 3, 4)})
+    table = pd.read_csv(path)
+    table["score"] = table["place"].map({1: "last", 2: "equi_last", 3: "random", 4: "cls"}).fillna("full")
+    table["keep"] = np.where(table["score"] == "full", np.nan, 16)
+    table.loc[(table["score"] == "cls") & (table["type"] == "counting"), "accuracy"] = 0.7
+    table.to_csv(path, index=False)
+
+
 def write_images(path: Path, ids: list[str]) -> None:
     """Example images as the benchmark's parquet file holds them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,6 +216,13 @@ def results(tmp_path, monkeypatch) -> Path:
     write_evidence_recall(tmp_path)
     write_score_correlation(tmp_path)
     write_pareto(tmp_path)
+    write_settings(tmp_path / "quartile_kept.csv", {"layer": (0, 1, 2), "quartile": (1, 2, 3, 4)})
+    write_score_kept(tmp_path / "score_kept.csv")
+    write_settings(tmp_path / "ablation/vispruner.csv", {"keep": (8, 16), "important_ratio": (0, 0.5, 1)})
+    write_settings(tmp_path / "ablation/fastv.csv", {"k": (1, 2), "r": (0.5, 0.9)})
+    grid = {"step": (10, 25), "k": (1, 2, 3), "r": (0.5, 0.9)}
+    write_settings(tmp_path / "ablation/sequential_prune.csv", grid, short="k")
+    shutil.copytree(PUBLISHED, tmp_path / "data/published")
     write_kept_tokens(tmp_path, ["a", "b"], tokens=16)
     write_images(tmp_path / "data/scenes/evaluation.parquet", ["a", "b", "c"])
     monkeypatch.chdir(tmp_path)
@@ -308,6 +343,40 @@ def test_pareto_fronts_are_those_of_the_csv_and_points_without_latency_are_left_
         np.testing.assert_allclose(front.get_xydata(), 100 * expected[[f"{cost}_ratio", "accuracy"]].to_numpy())
         grid = [line for line in axes.lines if line.get_color() == style.look("grid").colour]
         assert len(grid[0].get_xdata()) == table[f"{cost}_ratio"].notna()[table["method"] == "grid"].sum()
+
+
+def heights(axes: Axes) -> list[float]:
+    return [patch.get_height() for patch in axes.patches]
+
+
+def test_published_values_have_panels_of_their_own_that_say_so(results):
+    for name, values in (
+        ("quartile_kept", [44, 60.5, 61, 49]),
+        ("score_kept", [56.6, 55.4, 73.8, 57.6, 55.7, 75.6, 58.5, 51.4, 79.7, 58.8, 56.8, 85.4]),
+        ("ablation_sequential_prune", [0.5246, 0.4558, 0.4509, 0.4151, 0.4078]),
+    ):
+        panels = drawn(name, results).axes
+        (published,) = [axes for axes in panels if axes.get_title().startswith("Published: ")]
+        assert heights(published) == values
+        assert not any(set(heights(axes)) & set(values) for axes in panels if axes is not published)
+
+
+def test_lines_over_settings_are_those_of_the_csv_and_misfits_are_crosses(results):
+    axes = drawn("ablation_sequential_prune", results).axes[0]
+    table = pd.read_csv(results / "ablation/sequential_prune.csv").query("type == 'all' and r == 0.5 and step == 25")
+    fits = table[table["feasible"]]
+    shown = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == len(fits)]
+    assert any(np.allclose(line, 100 * fits["accuracy"]) for line in shown)
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [round(x) for line in crosses for x in line.get_xdata()] == [3, 3]
+
+
+def test_bars_of_scores_are_by_question_type(results):
+    axes = drawn("score_kept", results).axes[0]
+    names = [label.get_text().replace("\n", "_") for label in axes.get_xticklabels()]
+    blue = [patch for patch in axes.patches if patch.get_facecolor() == to_rgba(style.SCORES["cls"].colour)]
+    assert blue[names.index("counting")].get_height() == pytest.approx(70)
+    assert names[0] == "all" and len(blue) == len(TYPES)
 
 
 def test_looks_differ_and_unknown_methods_keep_theirs():

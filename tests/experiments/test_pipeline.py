@@ -34,6 +34,7 @@ NAMES_ONLY = {
 CONSTANTS = {
     "attention_statistics": "experiments/capture_attention.py",
     "pareto": "experiments/accuracy.py",
+    "score_kept": "experiments/capture_attention.py",
     "tables": "experiments/accuracy.py",
 }
 
@@ -46,7 +47,8 @@ def pipeline() -> dict[str, Any]:
         if "foreach" not in stage:
             stages[name] = stage
             continue
-        items = parameters["evaluate"]["methods"] if name == "evaluate" else parameters[name]
+        items = {"evaluate": parameters["evaluate"]["methods"], "ablation": parameters["ablation"]["grids"]}.get(name)
+        items = parameters[name] if items is None else items
         for item in items:
             text = yaml.safe_dump(stage["do"]).replace("${key}", item).replace("${item}", item)
             stages[f"{name}@{item}"] = yaml.safe_load(text)
@@ -84,7 +86,7 @@ def test_a_stage_depends_on_every_module_it_imports(name: str) -> None:
     stage = pipeline()[name]
     module, *arguments = stage["cmd"].removeprefix("python -m ").split()
     roots = {module.replace(".", "/") + ".py"}
-    if name.startswith("evaluate@"):
+    if name.startswith(("evaluate@", "ablation@")):
         roots.add(f"pruning/methods/{arguments[0]}.py")
     if name.startswith("figures@"):
         roots.add(f"analysis/figures/{arguments[0]}.py")

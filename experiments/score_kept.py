@@ -1,0 +1,54 @@
+"""Accuracy by the score that chooses the tokens, all else equal: `python -m experiments.score_kept`.
+
+The causal side of attention dispersion (VisPruner, arXiv 2412.01818): as many tokens, dropped before the language
+model, by the last query's attention in a layer of the unpruned model, by the same with the RoPE decay removed, at
+random, and by [CLS] attention. Writes results/score_kept.csv: one row per score and question type, and the unpruned
+model; see experiments.settings.measure.
+"""
+
+import argparse
+from pathlib import Path
+
+from analysis.probes import KeepByLastQuery
+from experiments import settings
+from experiments.capture_attention import LAYER
+from experiments.cells import write_text
+from experiments.parameters import load_parameters
+from experiments.settings import Setting
+from pruning.methods.fastervlm import FasterVLM
+from pruning.methods.full import Full
+from pruning.methods.random import Random
+
+RESULT = Path("results/score_kept.csv")
+
+
+def settings_of(keep: int) -> list[Setting]:
+    """The unpruned model, then every score; `layer` is the decoder layer that a score is read from."""
+    return [
+        Setting({"score": "full", "layer": None, "keep": None}, Full, {}),
+        Setting({"score": "last", "layer": LAYER, "keep": keep}, KeepByLastQuery, {"keep": keep, "layer": LAYER}),
+        Setting(
+            {"score": "equi_last", "layer": LAYER, "keep": keep},
+            KeepByLastQuery,
+            {"keep": keep, "layer": LAYER, "rope": False},
+        ),
+        Setting({"score": "random", "layer": None, "keep": keep}, Random, {"keep": keep, "seed": 0}),
+        Setting({"score": "cls", "layer": None, "keep": keep}, FasterVLM, {"keep": keep}),
+    ]
+
+
+def main() -> None:
+    """Command line: no arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    try:
+        parameters = load_parameters()
+        asked = parameters.score_kept
+        table = settings.measure("score_kept", settings_of(asked.keep), asked, parameters)
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(1, f"error: {error}\n")
+    write_text(RESULT, table.astype({"layer": "Int64", "keep": "Int64"}).to_csv(index=False))
+
+
+if __name__ == "__main__":
+    main()
