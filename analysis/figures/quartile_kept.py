@@ -53,8 +53,7 @@ def draw_lines(axes: Axes, rows: pd.DataFrame, x: str, by: str, label: str, apar
         label: of a line, formatted with its value.
         apart: between neighbouring lines, in units of the axis.
     """
-    full = rows[rows[x].isna()] if x != "mean_visual_tokens" else rows[rows[by].isna()]
-    for _, row in full.iterrows():
+    for _, row in rows[rows[by].isna()].iterrows():
         axes.axhline(100 * row["accuracy"], color="#000000", linestyle="--", linewidth=0.7, label="Unpruned")
         axes.axhspan(100 * row["ci_low"], 100 * row["ci_high"], color="#000000", alpha=0.08, linewidth=0)
     values = sorted(rows[by].dropna().unique())

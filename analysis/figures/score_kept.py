@@ -20,10 +20,10 @@ _LOOKS = {
     "cls": style.SCORES["cls"],
 }
 _PUBLISHED = {
-    "last query": "last",
-    "last query without RoPE decay": "equi_last",
+    "attention of the last query": "last",
+    "attention of the last query without RoPE decay": "equi_last",
     "random": "random",
-    "[CLS]": "cls",
+    "attention of [CLS]": "cls",
 }
 
 
