@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures import style
-from analysis.figures.quartile_kept import draw_lines
+from analysis.figures.quartile_kept import draw_lines, set_limits
 
 INPUTS = ("ablation/fastv.csv",)
 
@@ -23,6 +23,7 @@ def draw(results: Path) -> Figure:
     by_layer, by_tokens = figure.subplots(1, 2, sharey=True)
     draw_lines(by_layer, rows, "k", "r", "R = {:g}")
     draw_lines(by_tokens, rows, "mean_visual_tokens", "r", "R = {:g}", apart=0.0)
+    set_limits(by_layer, rows)
     by_layer.set_xlabel("K, decoder layer in front of which tokens leave")
     by_tokens.set_xlabel("Mean visual tokens over the decoder layers")
     by_layer.set_ylabel("Accuracy (%), 95% interval")

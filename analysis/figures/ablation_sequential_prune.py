@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis.figures import style
-from analysis.figures.quartile_kept import draw_lines
+from analysis.figures.quartile_kept import draw_lines, set_limits
 
 INPUTS = ("ablation/sequential_prune.csv",)
 PUBLISHED = Path("data/published/sequential_prune.csv")
@@ -33,12 +34,17 @@ def draw(results: Path, published: Path = PUBLISHED) -> Figure:
         axes.set_title(f"R = {ratio:g}")
         style.tag(axes, letter)
     panels[0].set_ylabel("Accuracy (%), 95% interval")
-    panels[-1].legend(loc="lower right", ncols=2)
+    set_limits(panels[0], rows)
+    handles, labels = panels[0].get_legend_handles_labels()
+    misfit = Line2D([], [], color="#4d4d4d", marker="x", markersize=2.6, linestyle="none")
+    handles, labels = [*handles, misfit], [*labels, "more steps than layers"]
+    upper.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     by_tokens, theirs = lower.subplots(1, 2, width_ratios=(2, 1))
     draw_lines(by_tokens, rows, "mean_visual_tokens", "step", "step {:g}%", apart=0.0)
     for line in by_tokens.lines:
         line.set_linestyle("--" if line.get_label() == "Unpruned" else "none")
-    by_tokens.set_xlabel("Mean visual tokens over the decoder layers (crosses above: more steps than layers from K on)")
+    set_limits(by_tokens, rows[rows["feasible"]])
+    by_tokens.set_xlabel("Mean visual tokens over the decoder layers")
     by_tokens.set_ylabel("Accuracy (%), 95% interval")
     by_tokens.set_title(f"All that fit, {rows['model'].iloc[0]}, n = {rows['n'].max()}")
     _draw_published(theirs, pd.read_csv(published))
@@ -48,13 +54,17 @@ def draw(results: Path, published: Path = PUBLISHED) -> Figure:
 
 
 def _draw_published(axes: Axes, published: pd.DataFrame) -> None:
-    steps = published["setting"].str.extract(_PUBLISHED_SETTING).astype(float).dropna()
+    settings = published["setting"]
+    low, high = (published.loc[settings.str.contains(end), "value"].item() for end in ("lowest", "highest"))
+    axes.axhspan(low, high, color="#000000", linewidth=0.7)
+    steps = settings.str.extract(_PUBLISHED_SETTING).astype(float).dropna()
     values = published.loc[steps.index, "value"]
     axes.bar(range(len(steps)), values, color="#a6a6a6", hatch="///", edgecolor="#ffffff", linewidth=0)
     for place, value in enumerate(values):
         axes.annotate(f"{value:.3f}", (place, value), ha="center", va="bottom", fontsize=6)
     axes.set_xticks(range(len(steps)), [f"{step:g}%" for step in steps["step"]])
     axes.grid(False, axis="x")
-    axes.set_xlabel("Step")
+    axes.set_ylim(0, 0.6)
+    axes.set_xlabel(f"Step, bars: R = {steps['r'].iloc[0]:g}; line: R = 0.5, any step")
     axes.set_ylabel("OCR-VQA ROUGE-L")
-    axes.set_title(f"Published: 13B, R = {steps['r'].iloc[0]:g}, K = {steps['k'].iloc[0]:g}")
+    axes.set_title(f"Published: {published['model'].iloc[0]}, K = {steps['k'].iloc[0]:g}")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator
 
 from analysis.figures import style
-from analysis.figures.quartile_kept import draw_lines
+from analysis.figures.quartile_kept import draw_lines, set_limits
 
 INPUTS = ("ablation/vispruner.csv",)
 
@@ -24,6 +24,7 @@ def draw(results: Path) -> Figure:
     axes = figure.subplots()
     draw_lines(axes, rows, "important_ratio", "keep", "{:.0f} tokens", apart=0.012)
     axes.xaxis.set_major_locator(AutoLocator())
+    set_limits(axes, rows)
     axes.set_xlabel("Share of the tokens chosen by [CLS] attention")
     axes.set_ylabel("Accuracy (%), 95% interval")
     axes.set_title(f"{rows['model'].iloc[0]}, n = {rows['n'].max()}")

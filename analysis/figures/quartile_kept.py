@@ -1,5 +1,6 @@
 """Accuracy when only one quartile of the token positions survives from a decoder layer on."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def draw(results: Path, published: Path = PUBLISHED) -> Figure:
     figure = style.new_figure(style.PAGE_WIDTH, 2.3)
     ours, theirs = figure.subplots(1, 2, width_ratios=(2.4, 1))
     draw_lines(ours, rows, "layer", "quartile", "Q{:.0f}")
+    ours.set_ylim(0, 103)
     ours.legend(ncols=5, loc="lower right")
     ours.set_xlabel("First decoder layer that sees one quartile only")
     ours.set_ylabel("Accuracy (%), 95% interval")
@@ -77,8 +79,14 @@ def draw_lines(axes: Axes, rows: pd.DataFrame, x: str, by: str, label: str, apar
             markersize=2.6,
             transform=axes.get_xaxis_transform(),
         )
-    axes.set_ylim(0, 103)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def set_limits(axes: Axes, rows: pd.DataFrame) -> None:
+    """Accuracies of these settings on the axis, in percent, and room at its foot where some do not fit the model."""
+    lowest = 10 * math.floor(10 * rows["ci_low"].min())
+    span = 100 - lowest
+    axes.set_ylim(lowest - (0 if rows["feasible"].all() else 0.25 * span), 100 + 0.05 * span)
 
 
 def _draw_published(axes: Axes, published: pd.DataFrame) -> None:
