@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from analysis import flops
-from experiments import accuracy, answers, benchmarks, cells, clip, images, inputs, models, processors
+from experiments import accuracy, answers, benchmarks, boxes, cells, clip, images, inputs, models, processors
 from experiments.parameters import Parameters, Subset
 from pruning.base import Method
 
 PARTS = Path("results/parts")
 # What an answer depends on besides the settings and pruning/.
-CODE = (answers, benchmarks, clip, flops, images, inputs, processors)
+CODE = (answers, benchmarks, boxes, clip, flops, images, inputs, processors)
 PART = pa.schema(
     [
         ("setting", pa.int32()),  # its number in the list of settings
