@@ -21,7 +21,8 @@ class KeepAndMean(KeepPerImage):
         slots = torch.arange(self.keep).expand(seen.num_images, -1)
         numbers = slots.clone()
         numbers[:, -1] = -1
-        return Merged(torch.cat([first, rest.mean(dim=1, keepdim=True)], dim=1), slots, numbers)
+        members = torch.zeros(*slots.shape, seen.num_visual, dtype=torch.bool).scatter(2, slots[..., None], True)
+        return Merged(torch.cat([first, rest.mean(dim=1, keepdim=True)], dim=1), slots, numbers, members)
 
     def choosing_flops(self, sizes):
         return 0
