@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     try:
-        accuracy = table(load_parameters())
+        accuracy = table(load_parameters(try_methods=False))
     except (ValueError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
     write_text(RESULT, accuracy.to_csv(index=False))

@@ -5,17 +5,21 @@ import inspect
 import json
 import os
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-import transformers
 
-import pruning
-from pruning.base import Method
+# Nearly every stage writes with this module, and most need neither torch nor transformers: seconds to import.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from pruning.base import Method
+
+PRUNING = Path(__file__).resolve().parents[1] / "pruning"
 
 
 def digest(content: Any) -> str:
@@ -32,7 +36,7 @@ def files_digest(files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def model_digest(model: transformers.PreTrainedModel) -> str:
+def model_digest(model: "PreTrainedModel") -> str:
     """What stands for a model's weights: the contents of its folder, or the hub's revision of its files."""
     folder = Path(model.config.name_or_path)
     if folder.is_dir():
@@ -42,17 +46,17 @@ def model_digest(model: transformers.PreTrainedModel) -> str:
     return digest([source, str(model.dtype), model.device.type, model.config._attn_implementation])
 
 
-def code_digest(method: Method, *modules: ModuleType) -> str:
+def code_digest(method: "Method", *modules: ModuleType) -> str:
     """What stands for the code: `pruning/` with this method's own file (and its bases'), but no other method's.
 
     Of methods that are made of others (`sequence`) the others' files count too. `modules` are further modules whose
     text counts; so do the versions of torch and transformers.
     """
-    files = {file for file in Path(inspect.getfile(pruning)).parent.rglob("*.py") if file.parent.name != "methods"}
+    files = {file for file in PRUNING.rglob("*.py") if file.parent.name != "methods"}
     for part in (method, *getattr(method, "methods", ())):
         files |= {Path(inspect.getfile(base)) for base in type(part).__mro__ if base.__module__.startswith("pruning.")}
     sources = [inspect.getsource(module) for module in modules]
-    return digest([files_digest(files), sources, torch.__version__, transformers.__version__])
+    return digest([files_digest(files), sources, version("torch"), version("transformers")])
 
 
 def write_table(path: Path, table: pa.Table) -> None:

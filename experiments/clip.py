@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
-from experiments.models import ModelError
+from experiments.presets import ModelError
 
 
 def loaded(parameters: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     try:
-        result = table(load_parameters())
+        result = table(load_parameters(try_methods=False))
     except (ValueError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
     write_text(RESULT, result.to_csv(index=False))

@@ -10,7 +10,6 @@ import pkgutil
 from pathlib import Path
 
 import analysis.figures
-from analysis.figures import style
 
 
 def names() -> list[str]:
@@ -27,6 +26,8 @@ def draw(name: str, results: Path = Path("results"), folder: Path = Path("figure
     """
     if name not in names():
         raise ValueError(f"unknown figure {name!r}; the figures are: {', '.join(names())}")
+    from analysis.figures import style  # matplotlib: only to draw, not to name the figures there are
+
     module = importlib.import_module(f"analysis.figures.{name}")
     missing = [file for file in module.INPUTS if not (results / file).exists()]
     if missing:

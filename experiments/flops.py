@@ -15,7 +15,7 @@ from transformers import AutoConfig
 
 import pruning
 from analysis import flops
-from experiments import models, predictions
+from experiments import predictions, presets
 from experiments.cells import write_text
 from experiments.parameters import Parameters, load_parameters
 from pruning.budget import Sizes, mean_visual_tokens
@@ -27,7 +27,7 @@ TERMS = ("vision", "projector", "decoder", "choosing", "total", "per_decoded_tok
 
 def table(parameters: Parameters) -> pd.DataFrame:
     """One row per feasible method and budget; FLOPs are means over the questions, rounded to whole numbers."""
-    config = AutoConfig.from_pretrained(models.find(parameters.model).source)
+    config = AutoConfig.from_pretrained(presets.find(parameters.model).source)
     rows = []
     for cell in predictions.read(parameters.evaluate, [*SHAPE, "visual_tokens_per_layer"]):
         if not cell.feasible:

@@ -142,7 +142,7 @@ def main() -> None:
         parser.exit(1, f"error: {TEXTS} is missing; `dvc repro free_form` writes it\n")
     texts = pd.read_parquet(TEXTS)
     try:
-        judges = load_parameters().judge
+        judges = load_parameters(try_methods=False).judge
         if name not in judges:
             raise JudgeError(f"judge {name!r} is not in params.yaml's judge: {', '.join(judges) or 'none is there'}")
         settings = judges[name]

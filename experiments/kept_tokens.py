@@ -109,7 +109,7 @@ def table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     """The stage, for the methods of params.yaml."""
-    files = [PREDICTIONS / f"{method}.parquet" for method in load_parameters().evaluate.methods]
+    files = [PREDICTIONS / f"{method}.parquet" for method in load_parameters(try_methods=False).evaluate.methods]
     missing = [str(file) for file in files if not file.exists()]
     if missing:
         raise SystemExit(f"error: {', '.join(missing)} missing; `dvc repro evaluate` makes them")

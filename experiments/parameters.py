@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-import pruning
-from experiments import benchmarks, figures, models
+from experiments import benchmarks, figures, presets
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+# How pydantic is told that the methods are not to be tried out.
+NAMES_ONLY = "names only"
 
 
 class ParametersError(ValueError):
@@ -88,7 +91,11 @@ class Evaluate(Section):
 
     @field_validator("methods")
     @classmethod
-    def _methods_exist(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _methods_exist(cls, methods: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        if info.context == NAMES_ONLY:
+            return methods
+        import pruning
+
         for name, parameters in methods.items():
             _one_of("method", name, pruning.names())
             try:
@@ -253,7 +260,7 @@ class Parameters(Section):
     @field_validator("model")
     @classmethod
     def _model_exists(cls, model: str) -> str:
-        models.find(model)
+        presets.find(model)
         return model
 
     @field_validator("figures")
@@ -262,8 +269,13 @@ class Parameters(Section):
         return _no_repeats([_one_of("figure", name, figures.names()) for name in names])
 
 
-def load_parameters(path: str | Path = "params.yaml") -> Parameters:
+def load_parameters(path: str | Path = "params.yaml", *, try_methods: bool = True) -> Parameters:
     """Read and check params.yaml.
+
+    Args:
+        path: the file.
+        try_methods: make every method of `evaluate` with its own parameters, which imports torch and transformers. Only
+            stages that read what `evaluate` has written, and so what it has checked, do without.
 
     Raises:
         ParametersError: no such file, not YAML, or parameters that the stages cannot use; the message has one line for
@@ -278,7 +290,7 @@ def load_parameters(path: str | Path = "params.yaml") -> Parameters:
     if not isinstance(given, dict):
         raise ParametersError(f"{path}: holds no sections; expected {', '.join(Parameters.model_fields)}.")
     try:
-        return Parameters.model_validate(given)
+        return Parameters.model_validate(given, context=None if try_methods else NAMES_ONLY)
     except ValidationError as error:
         raise ParametersError("\n".join([f"{path} cannot be used:", *_explain(error)])) from None
 

@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     try:
-        parameters = load_parameters()
+        parameters = load_parameters(try_methods=False)
         pairs = table(parameters)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")

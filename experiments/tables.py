@@ -82,7 +82,7 @@ def main() -> None:
     if not RESULT.exists():
         parser.exit(1, f"error: {RESULT} is missing; `dvc repro accuracy` writes it\n")
     try:
-        write_all(load_parameters(), pd.read_csv(RESULT))
+        write_all(load_parameters(try_methods=False), pd.read_csv(RESULT))
     except (ValueError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
 

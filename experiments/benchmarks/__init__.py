@@ -2,11 +2,13 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet
-from datasets import Dataset
-from datasets.table import InMemoryTable
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # Name of a benchmark -> its questions: columns id, image, question, answer, type, boxes.
 BENCHMARKS = {"scenes": Path("data/scenes/evaluation.parquet")}
@@ -22,7 +24,7 @@ def path(name: str) -> Path:
     return BENCHMARKS[name]
 
 
-def load(name: str, questions: int = 0, seed: int = 0, types: Collection[str] = ()) -> Dataset:
+def load(name: str, questions: int = 0, seed: int = 0, types: Collection[str] = ()) -> "Dataset":
     """Questions of a benchmark, in the order of the file.
 
     Args:
@@ -34,6 +36,9 @@ def load(name: str, questions: int = 0, seed: int = 0, types: Collection[str] = 
         ValueError: unknown benchmark, or a subset larger than the benchmark.
         FileNotFoundError: the benchmark's file is missing.
     """
+    from datasets import Dataset  # takes a second to import, which stages that only name a benchmark need not wait for
+    from datasets.table import InMemoryTable
+
     # A table read from memory: `datasets` would otherwise copy the file into a cache in the user's home.
     dataset = Dataset(InMemoryTable(pyarrow.parquet.read_table(path(name))))
     kinds = np.asarray(dataset["type"])

@@ -11,8 +11,8 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 import pruning
 from experiments import clip, evaluate
-from experiments.models import ModelError
 from experiments.parameters import load_parameters
+from experiments.presets import ModelError
 from tests.experiments import workspace
 from tests.tiny_models import CLIP
 from tests.tiny_processors import WORDS
