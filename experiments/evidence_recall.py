@@ -21,7 +21,7 @@ import pandas as pd
 from transformers import AutoConfig
 
 from analysis.evidence import evidence_tokens, mean_intervals, recall
-from experiments import benchmarks, models, predictions
+from experiments import benchmarks, predictions, presets
 from experiments.boxes import seen_boxes
 from experiments.cells import write_text
 from experiments.kept_tokens import layers_per_token
@@ -65,7 +65,7 @@ def table(parameters: Parameters) -> pd.DataFrame:
 
 def evidence_boxes(parameters: Parameters) -> dict[str, list[list[float]]]:
     """The boxes of each question that has any, by its id, in the frame that the vision tower sees."""
-    settings, source = parameters.evaluate, models.find(parameters.model).source
+    settings, source = parameters.evaluate, presets.find(parameters.model).source
     image_processor = load_processor(source, AutoConfig.from_pretrained(source)).image_processor
     asked = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
     sizes = [image.size for image in asked["image"]]

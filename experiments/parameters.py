@@ -226,7 +226,13 @@ class Ablation(Subset):
 
     @field_validator("grids")
     @classmethod
-    def _grids_fit(cls, grids: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, list[Any]]]:
+    def _grids_fit(
+        cls, grids: dict[str, dict[str, list[Any]]], info: ValidationInfo
+    ) -> dict[str, dict[str, list[Any]]]:
+        if info.context == NAMES_ONLY:
+            return grids
+        import pruning
+
         for name, grid in grids.items():
             _one_of("method", name, pruning.names())
             valid = [field.name for field in dataclasses.fields(pruning.registry.get(name))]
