@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from pruning import checks
 from pruning.encoded import EncodedImages
 from pruning.engine import Engine
+from pruning.families import Family
 from pruning.observed import Observed, ObservedLayer
 from pruning.record import Record
 from pruning.selection import rank
@@ -36,7 +37,8 @@ class Method(ABC):
         positions: whether surviving tokens keep their original positions or are numbered anew ("repacked"). Models with
             mRoPE always keep the original ones.
         budget_parameter: the parameter that `pruning.budget.solve` turns; None where there is none.
-        changes_tower: whether it works inside the vision tower, so that every run of it has to encode the images.
+        changes_tower: whether it works inside the vision tower, or sees more of it than images encoded beforehand keep,
+            so that every run of it has to encode them.
     """
 
     name: ClassVar[str]
@@ -55,9 +57,11 @@ class Method(ABC):
 
         Raises:
             TypeError: the model is not supported.
-            ValueError: another model encoded the images.
+            ValueError: another model encoded the images, or the method has to see them being encoded.
             RuntimeError: another method is active on the model.
         """
+        if images is not None and self.changes_tower:
+            raise ValueError(f"{self.name} works inside the vision tower: pass pixel_values, not encoded images")
         before, inside = self.parts()
         engine = Engine(model, before, inside, images)
         try:
@@ -175,6 +179,19 @@ class InsideLLM(Method):
         Raises:
             ValueError: the parameters do not fit so many visual tokens or layers.
         """
+
+    def vision_blocks(self, family: Family) -> Sequence[int]:
+        """0-based blocks of the vision tower whose outputs the choice needs (`seen.vision.watched_blocks`)."""
+        return ()
+
+    def deep_prompt(self, family: Family) -> Tensor | None:
+        """A token that the method puts behind the prompt until its first choice, as the last of every row.
+
+        `[layers, D]`: row 0 is its embedding, row l is added to its hidden state in front of layer l, up to the layer
+        before that choice. Its position is the one after the prompt's last; no other token sees it. Asked for once a
+        context. None: no such token.
+        """
+        return None
 
     def score(self, seen: ObservedLayer) -> Tensor:
         """Scores `[B, S]` of the tokens in front of a layer; only those of visual tokens are read."""

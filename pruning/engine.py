@@ -1,8 +1,8 @@
 """Makes an unmodified model obey a method, through hooks on its instances that are gone when the context ends.
 
 At the prefill, visual tokens leave before the language model (one hook on it) or in front of decoder layers (one hook
-on each). From there on every layer gets the rotary embedding and the mask of the tokens that are still present, in the
-prefill and in every decoding step, since the model goes on passing those of the full prompt.
+on each, see `stages`). From there on every layer gets the rotary embedding and the mask of the tokens that are still
+present, in the prefill and in every decoding step, since the model goes on passing those of the full prompt.
 """
 
 from functools import partial
@@ -16,10 +16,10 @@ from transformers.masking_utils import create_causal_mask
 from pruning import guards
 from pruning.encoded import EncodedImages
 from pruning.families import family_of
-from pruning.observe import Watch
-from pruning.observed import ObservedLayer, Prompt
+from pruning.observed import Prompt
 from pruning.placement import choose_by_image, expansion, prompt_tokens
 from pruning.record import Record
+from pruning.stages import Stages
 from pruning.state import BEFORE, Call, Pass
 from pruning.tokens import Choice, Tokens, take_tokens
 from pruning.vision import Vision
@@ -55,6 +55,7 @@ class Engine:
         self.images = images
         self.record = Record()
         self.vision: Vision
+        self._stages: Stages | None = None
         self._handles: list[Any] = []
         self._pass: Pass | None = None
         self._labels = False
@@ -79,6 +80,9 @@ class Engine:
             self._handles.append(self.vision)
         else:
             self.vision = self.images.for_model(self.model)
+        if self.inside is not None:
+            self.vision.watch_blocks(self.inside.vision_blocks(family))
+            self._stages = Stages(self.inside, family, self.vision, self.record)
         self._handles += [
             self.model.register_forward_pre_hook(self._on_model, with_kwargs=True),
             family.core.register_forward_pre_hook(self._on_core, with_kwargs=True),
@@ -159,28 +163,30 @@ class Engine:
         if not any(tokens.visual):
             return None
         prompt = Prompt(kwargs["inputs_embeds"], tokens, call.ids_BL)
-        changed = None
-        before = self.before
-        if before is not None and (kept := self._prune_before(before, call, prompt, copies, chosen)) is not None:
-            prompt, self._entering = kept, kept.tokens
-            changed = kwargs | {
-                "inputs_embeds": kept.embeddings_BLD,
-                "position_ids": self._positions(kept.tokens),
-                "attention_mask": self._mask(kept.tokens),
-            }
-            if call.cache is None:  # with neither cache nor mask, gaps in the positions would mean packed sequences
-                changed["attention_mask"] = kept.tokens.mask_BS
+        if self.before is not None:
+            prompt = self._prune_before(self.before, call, prompt, copies, chosen)
         state = Pass(prompt, asked_BL, tokens, copies, [prompt.tokens] * num_layers, chosen=chosen)
-        if self.inside is not None:
-            self._plan_stages(self.inside, call, state)
-        if changed is not None or state.counts:
-            self._pass = state
-        return changed
+        if self._stages is not None:
+            self._stages.plan(call, state)
+            prompt = self._stages.append(state)
+        unchanged = prompt.tokens is tokens
+        if state.counts or not unchanged:
+            self._pass, self._entering = state, prompt.tokens
+        if unchanged:
+            return None
+        changed = {
+            "inputs_embeds": prompt.embeddings_BLD,
+            "position_ids": self._positions(prompt.tokens),
+            "attention_mask": self._mask(prompt.tokens),
+        }
+        if call.cache is None:  # with neither cache nor mask, gaps in the positions would mean packed sequences
+            changed["attention_mask"] = prompt.tokens.mask_BS
+        return kwargs | changed
 
     def _prune_before(
         self, before: "BeforeLLM", call: Call, prompt: Prompt, copies: int, chosen: dict[int, Choice]
-    ) -> Prompt | None:
-        """What is left of the prompt; None where everything stays as it is."""
+    ) -> Prompt:
+        """What is left of the prompt."""
         with self.record.choosing(prompt.embeddings_BLD.device), torch.no_grad():
             if BEFORE in chosen:
                 choice = chosen[BEFORE].with_later(prompt.tokens.length - chosen[BEFORE].keep_BS.shape[1])
@@ -189,30 +195,13 @@ class Engine:
         if choice.hidden_BSD is None:  # merging methods make their tokens anew, from the same images
             chosen[BEFORE] = choice
         if choice.hidden_BSD is None and choice.visual == prompt.tokens.visual:
-            return None
+            return prompt
         guards.refuse_unprunable(call)
-        tokens, order_BT = prompt.tokens.prune(choice, self._repacks(before.positions))
+        tokens, order_BT = prompt.tokens.prune(choice, before.positions == "repacked" and not self.family.mrope)
         self.record.prune_from(0, tokens)
         self.record.make(choice.made)
         embeddings_BLD = prompt.embeddings_BLD if choice.hidden_BSD is None else choice.hidden_BSD
         return Prompt(take_tokens(embeddings_BLD, order_BT), tokens, prompt.ids_BL)
-
-    def _plan_stages(self, inside: "InsideLLM", call: Call, state: Pass) -> None:
-        """Work out how many tokens stay where, and watch the layers that a choice looks back to."""
-        visual, num_layers = state.prompt.tokens.visual, len(state.layers)
-        plans = [inside.stages(count, num_layers) if count else {} for count in visual]
-        current: list[int | None] = list(visual)
-        for layer in sorted({layer for plan in plans for layer in plan}):
-            wanted = [plan.get(layer, now) for plan, now in zip(plans, current, strict=True)]
-            guards.refuse_bad_stage(layer, num_layers, wanted, current)
-            if wanted != current or None in wanted:
-                state.counts[layer] = wanted
-            current = wanted
-        if state.counts:
-            guards.refuse_unprunable(call)
-            guards.refuse_cache_in_repeat(inside.mode, call.cache)
-        for layer in state.counts.keys() - {0}:
-            state.watches[layer] = Watch(self.family.layers[layer - 1].self_attn)
 
     def _on_layer(
         self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -221,8 +210,12 @@ class Engine:
         if state is None:
             return None
         hidden_BSD = args[0]
-        if self.inside is not None and self._decoded is None and index in state.counts:
-            hidden_BSD = self._prune_inside(self.inside, state, index, hidden_BSD, kwargs)
+        if self._stages is not None and self._decoded is None:
+            if index in state.counts:
+                rotary, _ = self._rotary_and_mask(state.layers[index], index, hidden_BSD, kwargs)
+                hidden_BSD = self._stages.prune(state, index, hidden_BSD, rotary, kwargs.get("past_key_values"))
+            else:
+                hidden_BSD = self._stages.prompt(state, index, hidden_BSD)
         tokens = state.layers[index]
         if tokens is state.full:
             return None
@@ -230,53 +223,6 @@ class Engine:
         # Gaps in the positions look like packed sequences to flash attention: it gets none.
         changed = {"position_embeddings": rotary, "attention_mask": mask, "position_ids": None}
         return (hidden_BSD, *args[1:]), kwargs | changed
-
-    def _prune_inside(
-        self, inside: "InsideLLM", state: Pass, index: int, hidden_BSD: Tensor, kwargs: dict[str, Any]
-    ) -> Tensor:
-        """Let the method choose in front of a layer; the hidden states of what stays."""
-        choice = self._choose(inside, state, index, hidden_BSD, kwargs)
-        present = state.layers[index]
-        tokens, order_BT = present.prune(choice, self._repacks(inside.positions))
-        first, cache = index, kwargs.get("past_key_values")
-        if inside.prune_earlier_caches:
-            first = 0
-            for layer in cache.layers[:index] if cache is not None else []:
-                layer.keys = torch.take_along_dim(layer.keys, order_BT[:, None, :, None], dim=2)
-                layer.values = torch.take_along_dim(layer.values, order_BT[:, None, :, None], dim=2)
-        state.layers[first:] = [tokens] * (len(state.layers) - first)
-        self.record.prune_from(index, tokens)
-        if choice.hidden_BSD is not None:
-            hidden_BSD = choice.hidden_BSD
-        if choice.merge is not None:
-            self.record.merge(present, choice)
-            hidden_BSD = choice.merge.apply(hidden_BSD)
-        return take_tokens(hidden_BSD, order_BT)
-
-    def _choose(
-        self, inside: "InsideLLM", state: Pass, index: int, hidden_BSD: Tensor, kwargs: dict[str, Any]
-    ) -> Choice:
-        tokens = state.layers[index]
-        watch = state.watches.pop(index, None)
-        with self.record.choosing(hidden_BSD.device), torch.no_grad():
-            if index in state.chosen and inside.mode == "static":
-                chosen = state.chosen[index]
-                choice = chosen.with_later(tokens.length - chosen.keep_BS.shape[1])
-            else:
-                rotary, _ = self._rotary_and_mask(tokens, index, hidden_BSD, kwargs)
-                previous = None if watch is None else watch.projections
-                seen = ObservedLayer(self.family, index, hidden_BSD, tokens, state.prompt, state.full, previous, rotary)
-                choice = inside.choose(seen, state.counts[index])
-                if state.copies > 1:  # beams of a sample keep the same tokens, whatever the last bits of their scores
-                    choice = choice.of_first_copies(state.copies)
-        if watch is not None:
-            watch.remove()
-        if choice.hidden_BSD is None:
-            state.chosen[index] = choice
-        return choice
-
-    def _repacks(self, positions: str) -> bool:
-        return positions == "repacked" and not self.family.mrope
 
     def _positions(self, tokens: Tokens) -> Tensor:
         """Position ids of the running forward, in the shape the language model takes them."""

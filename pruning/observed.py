@@ -166,21 +166,25 @@ class ObservedLayer:
     """The tokens in front of a decoder layer. B counts rows of the batch, S the tokens still in a row.
 
     Attributes:
+        vision: the run of the vision tower on the images of all samples.
         layer: 0-based layer that is about to run.
         hidden_BSD: its input.
         tokens: which tokens these are.
         prompt: the prompt as it entered the language model.
         full: the tokens of the prompt before anything left.
+        copies: rows that stand for one sample (beams): a choice is made by the first of them.
         previous: projections of layer `layer - 1`, None in front of layer 0.
         rotary: cos and sin `[B, S, d]` that the layer is about to apply.
     """
 
     family: Family
+    vision: Vision
     layer: int
     hidden_BSD: Tensor
     tokens: Tokens
     prompt: Prompt
     full: Tokens
+    copies: int
     previous: Projections | None
     rotary: tuple[Tensor, Tensor]
 
@@ -191,7 +195,7 @@ class ObservedLayer:
 
     @property
     def last_B1(self) -> Tensor:
-        """int64 place of every row's last token."""
+        """int64 place of every row's last token: of the method's own one, if it put one there."""
         return self.tokens.last_B[:, None]
 
     def attention(self, rows_BR: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from pruning.base import Method
+from pruning.glimpse.method import GlimpsePrune
 from pruning.methods.cdpruner import CDPruner
 from pruning.methods.dart import DART
 from pruning.methods.divprune import DivPrune
@@ -47,6 +48,7 @@ METHODS: dict[str, type[Method]] = {
         VTW,
         DART,
         SparseVLM,
+        GlimpsePrune,
         Sequence,
     )
 }

@@ -67,6 +67,7 @@ class Pass:
         full: the tokens of the full prompt; layers they enter are left alone.
         copies: rows (beams) that stand for one sample.
         layers: the tokens entering every decoder layer.
+        appended: whether the method's own token now stands behind every row.
         counts: visual tokens to keep in every row, for every layer in front of which tokens leave.
         chosen: what stayed there and (at `BEFORE`) before the language model, kept for decoding without a KV cache.
         watches: for each of those layers, the layer in front of it, whose attention the choice may need.
@@ -77,6 +78,7 @@ class Pass:
     full: Tokens
     copies: int
     layers: list[Tokens]
+    appended: bool = False
     counts: dict[int, list[int | None]] = field(default_factory=dict)
     chosen: dict[int, Choice] = field(default_factory=dict)
     watches: dict[int, Watch] = field(default_factory=dict)

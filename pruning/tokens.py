@@ -89,6 +89,10 @@ class Choice:
             self, keep_BS=keep_BS, order_BS=copied(self.order_BS), numbers_BS=copied(self.numbers_BS), merge=merge
         )
 
+    def without_last(self) -> "Choice":
+        """The same choice without the last token of every row, in which nothing is merged."""
+        return Choice(self.keep_BS[:, :-1], self.visual)
+
     def with_later(self, later: int) -> "Choice":
         """The same choice where every row has `later` more text tokens behind those that were chosen from."""
         if later == 0:
@@ -147,6 +151,18 @@ class Tokens:
         """int64 index of every row's last token that is not padding."""
         places_S = torch.arange(self.length, device=self.mask_BS.device)
         return (places_S * self.mask_BS).amax(dim=1)
+
+    def with_one_more(self) -> "Tokens":
+        """With a text token behind every row, at the position after that of the row's last token."""
+        last_AB1 = self.positions_ABS.gather(2, self.last_B[None, :, None].expand(len(self.positions_ABS), -1, -1))
+        return Tokens(
+            pad(self.numbers_BS, (0, 1), value=-1),
+            pad(self.mask_BS, (0, 1), value=True),
+            torch.cat([self.positions_ABS, last_AB1 + 1], dim=2),
+            self.next_AB1,
+            self.visual,
+            tuple(count + 1 for count in self.text),
+        )
 
     def prune(self, choice: Choice, repack: bool) -> tuple["Tokens", Tensor]:
         """The tokens left after a choice and the int64 `[B, S']` places in the old row that they come from.

@@ -6,6 +6,16 @@ from typing import Any, NamedTuple, Self
 
 from pruning import checks
 
+REQUIRED = (
+    "reduce_layer",
+    "le_layers",
+    "selected_visual_layers",
+    "use_attention_logits",
+    "attn_fuse_size",
+    "visual_cond_size",
+    "attn_fuse_num_heads",
+)
+
 
 @dataclass(frozen=True)
 class GlimpseConfig:
@@ -27,7 +37,7 @@ class GlimpseConfig:
     reduce_layer: int
     glimpse_layers: int
     selected_visual_layers: tuple[int, ...]
-    use_attention_logits: bool = True
+    use_attention_logits: bool
     attn_fuse_size: int = 256
     visual_cond_size: int = 512
     attn_fuse_num_heads: int = 4
@@ -57,7 +67,7 @@ class GlimpseConfig:
         Raises:
             ValueError: a key is missing, or asks for a variant that is not supported.
         """
-        missing = [key for key in ("reduce_layer", "le_layers", "selected_visual_layers") if key not in given]
+        missing = [key for key in REQUIRED if key not in given]
         if missing:
             raise ValueError(f"config.json lacks {', '.join(missing)}: it is not that of a GlimpsePrune checkpoint")
         layers = len(given["le_layers"])
@@ -90,7 +100,7 @@ def _fixed(last: int, layers: int) -> dict[str, Any]:
 
 
 class Preset(NamedTuple):
-    """A published setting: the model's name on the hub and the configuration of its GlimpsePrune modules."""
+    """The authors' setting for a model of this name on the hub."""
 
     model: str
     config: GlimpseConfig
@@ -98,10 +108,8 @@ class Preset(NamedTuple):
 
 QWEN_BLOCKS, CLIP_STATES = (31, 23, 15, 7), (23, 17, 11, 5)
 PRESETS = {
-    "qwen2.5-vl-3b": Preset("Qwen/Qwen2.5-VL-3B-Instruct", GlimpseConfig(23, 36, QWEN_BLOCKS)),
-    "qwen2.5-vl-7b": Preset("Qwen/Qwen2.5-VL-7B-Instruct", GlimpseConfig(18, 28, QWEN_BLOCKS)),
-    "llava-1.5-7b": Preset("llava-hf/llava-1.5-7b-hf", GlimpseConfig(21, 32, CLIP_STATES, use_attention_logits=False)),
-    "llava-1.5-13b": Preset(
-        "llava-hf/llava-1.5-13b-hf", GlimpseConfig(26, 40, CLIP_STATES, use_attention_logits=False)
-    ),
+    "qwen2.5-vl-3b": Preset("Qwen/Qwen2.5-VL-3B-Instruct", GlimpseConfig(23, 36, QWEN_BLOCKS, True)),
+    "qwen2.5-vl-7b": Preset("Qwen/Qwen2.5-VL-7B-Instruct", GlimpseConfig(18, 28, QWEN_BLOCKS, True)),
+    "llava-1.5-7b": Preset("llava-hf/llava-1.5-7b-hf", GlimpseConfig(21, 32, CLIP_STATES, False)),
+    "llava-1.5-13b": Preset("llava-hf/llava-1.5-13b-hf", GlimpseConfig(26, 40, CLIP_STATES, False)),
 }

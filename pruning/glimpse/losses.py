@@ -28,26 +28,29 @@ def box_mask(boxes: Sequence[Sequence[float]], rows: int, columns: int) -> Tenso
     return mask_RC
 
 
-def predictor_losses(logits_N: Tensor, target_N: Tensor, tokens_per_sample: Sequence[int]) -> tuple[Tensor, Tensor]:
+def predictor_losses(
+    logits_N: Tensor, target_N: Tensor, tokens_per_sample: Sequence[int], epsilon: float = DICE_EPSILON
+) -> tuple[Tensor, Tensor]:
     """Dice loss and binary cross-entropy, each per sample and then the mean over samples; samples without tokens aside.
 
     Args:
         logits_N: the predictor's output, samples one after the other.
         target_N: bool, True for tokens that matter.
         tokens_per_sample: visual tokens of each sample.
+        epsilon: in both parts of the Dice fraction.
     """
     sizes = [size for size in tokens_per_sample if size > 0]
     pairs = list(zip(logits_N.split(sizes), target_N.to(logits_N.dtype).split(sizes), strict=True))
-    dice = torch.stack([dice_loss(logits, target) for logits, target in pairs]).mean()
+    dice = torch.stack([dice_loss(logits, target, epsilon) for logits, target in pairs]).mean()
     bce = torch.stack([binary_cross_entropy_with_logits(logits, target) for logits, target in pairs]).mean()
     return dice, bce
 
 
-def dice_loss(logits_N: Tensor, target_N: Tensor) -> Tensor:
+def dice_loss(logits_N: Tensor, target_N: Tensor, epsilon: float = DICE_EPSILON) -> Tensor:
     """1 - (2 sum pg + e) / (sum p + sum g + e) of one sample."""
     probability_N = logits_N.sigmoid()
     overlap = 2 * (probability_N * target_N).sum()
-    return 1 - (overlap + DICE_EPSILON) / (probability_N.sum() + target_N.sum() + DICE_EPSILON)
+    return 1 - (overlap + epsilon) / (probability_N.sum() + target_N.sum() + epsilon)
 
 
 def predictor_loss(logits_N: Tensor, target_N: Tensor, tokens_per_sample: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, rms_norm
+from torch.nn.functional import rms_norm
 from transformers import PreTrainedModel
 
 from pruning.families import Llava, Qwen25VL, family_of
@@ -56,20 +56,16 @@ class GlimpseModules(nn.Module):
         modules = cls(config, text.hidden_size, text.num_attention_heads, vision.hidden_size)
         return modules.to(model.device)
 
-    def deep_prompt(self, norm_eps: float) -> Tensor:
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Width of the language model, its heads, width of the vision tower."""
+        return self.le_proj.out_features, self.attn_fuser.attn_in_proj.in_features, self.attn_fuser.visual_width
+
+    def token_table(self, norm_eps: float) -> Tensor:
         """The table `[glimpse_layers, D]`: row 0 is the token's embedding, row l is added to it in front of layer l.
 
         Args:
             norm_eps: `rms_norm_eps` of the language model.
         """
         projected_LD = self.le_proj(self.learnable_embeddings[:, 0])
-        table_LD = rms_norm(projected_LD, projected_LD.shape[-1:], self.le_norm.weight, norm_eps)
-        return dropout(table_LD, self.config.le_dropout_prob, self.training)
-
-    def predictor_parameters(self) -> int:
-        """Parameters of the predictor alone."""
-        return sum(parameter.numel() for parameter in self.attn_fuser.parameters())
-
-    def all_parameters(self) -> int:
-        """Parameters of the predictor and the glimpse token."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return rms_norm(projected_LD, projected_LD.shape[-1:], self.le_norm.weight, norm_eps)

@@ -38,6 +38,7 @@ class ImportancePredictor(nn.Module):
         self.layers = nn.ModuleList(PredictorLayer(config) for _ in range(layers))
         # Only the last layer has an output; the list keeps its place in the checkpoint's names.
         self.attn_out_projs = nn.ModuleList([*(nn.Identity() for _ in range(layers - 1)), nn.Linear(width, 1)])
+        self.visual_width = visual_width
         self.head_dim = (width + config.visual_cond_size) // config.attn_fuse_num_heads
 
     def forward(

@@ -11,6 +11,7 @@ from pruning.glimpse.configuration import GlimpseConfig
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.predictor import raster_positions
 from pruning.observe import Projections, attention_logits
+from pruning.placement import place_images
 from pruning.tokens import upload
 from pruning.vision import Vision
 
@@ -21,11 +22,13 @@ class Importance:
 
     Attributes:
         logits_N: float, of all visual tokens, samples one after the other in the order of the prompts.
+        image_tokens: for every sample, the visual tokens of every image or video.
         grids: for every sample, for every image (or temporal patch of a video) its rows and columns of tokens.
     """
 
     logits_N: Tensor
     grids: list[list[tuple[int, int]]]
+    image_tokens: list[list[int]]
 
     @property
     def tokens_per_sample(self) -> list[int]:
@@ -64,7 +67,7 @@ def glimpse_row(
 def importance(
     modules: GlimpseModules, vision: Vision, row_BHS: Tensor, visual_BS: Tensor, visual: Sequence[int]
 ) -> Importance:
-    """Run the predictor on a batch.
+    """Run the predictor on a batch of samples, at least one of which has images.
 
     Args:
         modules: where its parameters are; its inputs take their dtype.
@@ -74,31 +77,37 @@ def importance(
         visual: how many these are in each sample.
 
     Raises:
-        ValueError: the visual tokens of an image form no raster, as in LLaVA-NeXT.
+        ValueError: the visual tokens of an image form no raster, or are not all there.
     """
-    images, grids = iter(vision.images), []
-    for count in visual:
-        own: list[tuple[int, int]] = []
-        while sum(rows * columns for rows, columns in own) < count:
-            image = next(images)
-            if not image.rasters:
-                raise ValueError(
-                    "GlimpsePrune needs images whose visual tokens form a raster, without newlines between"
-                )
-            own += image.rasters
-        grids.append(own)
+    grids: list[list[tuple[int, int]]] = [[] for _ in visual]
+    image_tokens: list[list[int]] = [[] for _ in visual]
+    places = place_images([len(image.index_N) for image in vision.images], visual)
+    for image, (sample, _) in zip(vision.images, places, strict=True):
+        if not image.rasters:
+            raise ValueError("GlimpsePrune needs images whose visual tokens form a raster: not LLaVA-NeXT, not [CLS]")
+        grids[sample] += image.rasters
+        image_tokens[sample].append(len(image.index_N))
     device, dtype = row_BHS.device, modules.le_proj.weight.dtype
     blocks = [grid for own in grids for grid in own]
-    # The first places of a stable sort are the visual tokens in their order: no need to ask the device where they are.
-    slots_BM = (~visual_BS).to(torch.uint8).argsort(dim=1, stable=True)
-    rows_N = upload([row for row, count in enumerate(visual) for _ in range(count)], device)
-    slots_N = slots_BM[rows_N, upload([place for count in visual for place in range(count)], device)]
     index_N = torch.cat([image.index_N for image in vision.images])
     conditions_LNC = torch.stack([features_TC[index_N] for features_TC in vision.watched_blocks])
     logits_N = modules.attn_fuser(
-        row_BHS.transpose(1, 2)[rows_N, slots_N].to(dtype),
+        row_BHS.transpose(1, 2)[visual_places(visual_BS, visual)].to(dtype),
         conditions_LNC.to(device, dtype),
         raster_positions(blocks).to(device),
         [rows * columns for rows, columns in blocks],
     )
-    return Importance(logits_N, grids)
+    return Importance(logits_N, grids, image_tokens)
+
+
+def visual_places(visual_BS: Tensor, visual: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """int64 rows and columns `[N]` of the visual tokens, row by row.
+
+    Args:
+        visual_BS: bool, True for visual tokens.
+        visual: how many these are in each row: the device need not be asked.
+    """
+    # The first places of a stable sort are the visual tokens in their order.
+    columns_BS = (~visual_BS).to(torch.uint8).argsort(dim=1, stable=True)
+    rows_N = upload([row for row, count in enumerate(visual) for _ in range(count)], visual_BS.device)
+    return rows_N, columns_BS[rows_N, upload([place for count in visual for place in range(count)], visual_BS.device)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 from transformers import PreTrainedModel
 
 from pruning.families import Family, family_of
@@ -75,7 +76,8 @@ class _Glimpse:
     def __init__(self, family: Family, modules: GlimpseModules, starts_B1: Tensor) -> None:
         self.family, self.starts_B1 = family, starts_B1
         self.config = modules.config
-        self.table_LD = modules.deep_prompt(family.language_model.config.rms_norm_eps)
+        table_LD = modules.token_table(family.language_model.config.rms_norm_eps)
+        self.table_LD = dropout(table_LD, modules.config.le_dropout_prob, modules.training)
         self.vision: Vision
         self.watch: Watch
         self.mask_BS: Tensor | None = None

@@ -23,6 +23,7 @@ SUPPORTED = {
     "sparsevlm": 4,
     "dart": 4,
     "vtw": 2,
+    "glimpse": 24,
 }
 
 

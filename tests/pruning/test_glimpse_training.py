@@ -31,7 +31,7 @@ def by_hand(model, modules, inputs):
     hook = text.register_forward_pre_hook(lambda module, args, kwargs: caught.update(kwargs), with_kwargs=True)
     model(**inputs, use_cache=False)
     hook.remove()
-    table = modules.deep_prompt(text.config.rms_norm_eps)
+    table = modules.token_table(text.config.rms_norm_eps)
     embeds, mask, positions = caught["inputs_embeds"], inputs["attention_mask"], caught["position_ids"]
     if positions is None:
         positions = torch.arange(embeds.shape[1]).expand(len(embeds), -1)
@@ -124,3 +124,11 @@ def test_rows_without_an_answer():
     labels[1] = -100
     with pytest.raises(ValueError, match="a row has no answer"):
         training_forward(model, modules, inputs, labels)
+
+
+def test_dropout_on_the_token_in_training_only():
+    model, modules, inputs, labels = build("llava")
+    losses = [training_forward(model, modules, inputs, labels).cross_entropy for _ in range(2)]
+    assert losses[0] == losses[1]
+    losses = [training_forward(model, modules.train(), inputs, labels).cross_entropy for _ in range(2)]
+    assert losses[0] != losses[1]

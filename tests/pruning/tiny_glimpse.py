@@ -30,4 +30,7 @@ def tiny_modules(model: PreTrainedModel, glimpse_layers: int = K + 1) -> Glimpse
         for parameter in modules.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.7 * parameter[0].numel() ** -0.5)
+        if not modules.config.use_attention_logits:  # logarithms of attention are all around -4
+            modules.attn_fuser.attn_in_proj.bias.copy_(4 * modules.attn_fuser.attn_in_proj.weight.sum(dim=1))
+            modules.attn_fuser.attn_out_projs[-1].bias.fill_(-0.7)
     return modules
