@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 
 from pruning.methods.oracle import touched
 from pruning.vision import raster_cells
@@ -38,28 +37,3 @@ def recall(layers_per_token_N: np.ndarray, evidence_N: np.ndarray, layers: int) 
         raise ValueError("there is no evidence to recall: leave questions without evidence boxes out")
     entered = layers_per_token_N[evidence_N]
     return float(entered.mean() / layers), float((entered == layers).mean())
-
-
-def mean_intervals(
-    values: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap intervals of the mean of every column, questions being the unit that is drawn again.
-
-    All columns share the questions drawn, so intervals of several methods are of the same resamples.
-
-    Args:
-        values: `[questions, columns]`, finite.
-
-    Returns:
-        Lower and upper ends, float64 `[columns]` each.
-
-    Raises ValueError for no questions or values that are not finite.
-    """
-    values_QC = np.asarray(values, dtype=float)
-    if values_QC.ndim != 2 or len(values_QC) == 0 or not np.isfinite(values_QC).all():
-        raise ValueError("intervals of means need at least one question and finite values, [questions, columns]")
-    count = len(values_QC)
-    drawn_RQ = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    means_RC = drawn_RQ.astype(float) @ values_QC / count
-    low, high = np.quantile(means_RC, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return low, high

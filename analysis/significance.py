@@ -64,19 +64,26 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return corrected
 
 
-def mean_interval(
+def mean_intervals(
     values: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of any values, those of single questions being drawn again.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap intervals of the mean of every column, questions being the unit that is drawn again.
 
-    Where all values are equal, or there is one only, both ends are that value. Raises ValueError for no values.
+    All columns share the questions drawn, so intervals of several methods are of the same resamples.
+
+    Args:
+        values: `[questions, columns]`, finite.
+
+    Returns:
+        Lower and upper ends, float64 `[columns]` each.
+
+    Raises ValueError for no questions or values that are not finite.
     """
-    drawn_from = np.asarray(values, dtype=float)
-    if drawn_from.size == 0:
-        raise ValueError("an interval of a mean needs at least one value")
-    if (drawn_from == drawn_from[0]).all():
-        return float(drawn_from[0]), float(drawn_from[0])
-    interval = stats.bootstrap(
-        (drawn_from,), np.mean, confidence_level=confidence, n_resamples=resamples, method="percentile", rng=seed
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    values_QC = np.asarray(values, dtype=float)
+    if values_QC.ndim != 2 or len(values_QC) == 0 or not np.isfinite(values_QC).all():
+        raise ValueError("intervals of means need at least one question and finite values, [questions, columns]")
+    count = len(values_QC)
+    drawn_RQ = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    means_RC = drawn_RQ.astype(float) @ values_QC / count
+    low, high = np.quantile(means_RC, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return low, high

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments import predictions
-from experiments.parameters import Evaluate
+from experiments.parameter_sections import Evaluate
 from pruning import registry
 
 _PER_LAYER = "visual_tokens_per_layer"

@@ -25,7 +25,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 from analysis import flops
 from experiments import answers, benchmarks, boxes, cells, clip, images, inputs, models, processors
 from experiments.answers import Batch, Plan
-from experiments.parameters import Evaluate, load_parameters
+from experiments.parameter_sections import Evaluate
+from experiments.parameters import load_parameters
 from experiments.predictions import PREDICTIONS, budgets_of
 from pruning import registry
 

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from transformers import AutoConfig
 
-from analysis.evidence import evidence_tokens, mean_intervals, recall
+from analysis.evidence import evidence_tokens, recall
+from analysis.significance import mean_intervals
 from experiments import benchmarks, predictions, presets
 from experiments.boxes import seen_boxes
 from experiments.cells import write_text

@@ -18,7 +18,7 @@ import pyarrow as pa
 from datasets import Dataset
 from tqdm import tqdm
 
-from analysis.significance import mean_interval
+from analysis.significance import mean_intervals
 from experiments import answers, benchmarks, cells, models
 from experiments.parameters import Parameters, load_parameters
 from experiments.predictions import budgets_of
@@ -74,9 +74,10 @@ def _summarised(table: pd.DataFrame, described: pd.DataFrame, seed: int) -> Iter
         rows = table[(table["method"] == cell["method"]) & (table["budget"] == cell["budget"])]
         entry = {**cell, "n": len(rows)}
         if cell["feasible"]:
-            low, high = mean_interval(rows["f1"], seed=seed)
+            low, high = mean_intervals(rows[["f1"]], seed=seed)
             means = rows[["precision", "recall", "f1"]].mean().to_dict()
-            entry |= {name: round(value, 4) for name, value in (means | {"ci_low": low, "ci_high": high}).items()}
+            ends = {"ci_low": float(low[0]), "ci_high": float(high[0])}
+            entry |= {name: round(value, 4) for name, value in (means | ends).items()}
         yield entry
 
 

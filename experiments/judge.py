@@ -19,10 +19,11 @@ import openai
 import pandas as pd
 from tqdm import tqdm
 
-from analysis.significance import mean_interval
+from analysis.significance import mean_intervals
 from experiments.cells import write_text
 from experiments.free_form import TEXTS
-from experiments.parameters import Judge, load_parameters
+from experiments.parameter_sections import Judge
+from experiments.parameters import load_parameters
 
 FOLDER = Path("results/judge")
 MAX_TOKENS = 64
@@ -128,8 +129,8 @@ def summary(texts: pd.DataFrame, judge: str) -> Iterator[dict[str, Any]]:
             "no_score": len(rows) - len(scores),
         }
         if len(scores):
-            low, high = mean_interval(scores)
-            row |= {"score": round(scores.mean(), 4), "ci_low": round(low, 4), "ci_high": round(high, 4)}
+            low, high = mean_intervals(scores.to_frame())
+            row |= {"score": round(scores.mean(), 4), "ci_low": round(low[0], 4), "ci_high": round(high[0], 4)}
         yield row
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from experiments.parameters import Evaluate
+from experiments.parameter_sections import Evaluate
 
 PREDICTIONS = Path("results/predictions")
 

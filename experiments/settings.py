@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from analysis import flops
 from experiments import accuracy, answers, benchmarks, boxes, cells, clip, images, inputs, models, processors
-from experiments.parameters import Parameters, Subset
+from experiments.parameter_sections import Subset
+from experiments.parameters import Parameters
 from pruning.base import Method
 
 PARTS = Path("results/parts")

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.evidence import evidence_tokens, mean_intervals, recall
+from analysis.evidence import evidence_tokens, recall
+from analysis.significance import mean_intervals
 
 
 def test_evidence_is_every_cell_that_a_box_overlaps_and_none_that_it_borders() -> None:

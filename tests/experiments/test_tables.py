@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments import budget_table, predictions, published, table_formats, tables
-from experiments.parameters import Evaluate
+from experiments.parameter_sections import Evaluate
 from experiments.table_formats import Measured
 
 

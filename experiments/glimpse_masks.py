@@ -1,0 +1,129 @@
+"""What GlimpsePrune keeps and whether it is the evidence: `python -m experiments.glimpse_masks`.
+
+Reads the sections `model`, `evaluate` (benchmark, batch size, the method's own parameters) and `glimpse_masks` of
+params.yaml. The kept share is that after layer K, as in the paper; the tokens of the evidence boxes are those of
+experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1: none):
+
+- results/glimpse_questions.csv: for every cap and question `correct`, `kept_share` and the mask's quality;
+- results/glimpse_masks.csv: their means by cap and question type, accuracy with its interval;
+- results/glimpse_examples.csv: the tokens kept for two questions about each of a few images, without a cap.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+from tqdm import tqdm
+
+import pruning
+from analysis.evidence import evidence_tokens
+from analysis.masks import MaskQuality, mask_quality
+from analysis.significance import accuracy_interval
+from experiments import answers, benchmarks, models
+from experiments.cells import write_text
+from experiments.evidence_recall import ALL, raster
+from experiments.parameters import Parameters, load_parameters
+
+QUESTIONS = Path("results/glimpse_questions.csv")
+RESULT = Path("results/glimpse_masks.csv")
+EXAMPLES = Path("results/glimpse_examples.csv")
+METHOD = "glimpse"
+EXAMPLE_TYPES = ("attribute", "reading")
+MEASURES = ["kept_share", "mean_visual_tokens", *MaskQuality._fields]
+
+
+def run(parameters: Parameters, benchmark: Dataset) -> pd.DataFrame:
+    """One row for each cap and question: its answer, kept tokens after layer K and how these match the evidence."""
+    settings = parameters.evaluate
+    model, processor = models.load(parameters.model)
+    batches = list(answers.make_batches(processor, model.config, benchmark, settings.batch_size))
+    counts = {batch.visual_tokens for batch in batches}
+    methods = {
+        cap: dict.fromkeys(counts, pruning.make(METHOD, **settings.methods[METHOD], **_cap(cap)))
+        for cap in parameters.glimpse_masks.caps
+    }
+    boxes = {question["id"]: question["boxes"] for batch in batches for question in batch.questions}
+    rows: list[dict[str, Any]] = []
+    with answers.side_by_side(model) as copies, tqdm(total=len(methods) * len(benchmark), unit="question") as progress:
+        for answered in answers.answer_all(copies, processor, methods, batches, settings.max_new_tokens):
+            for cap, by_row in answered.items():
+                rows += [{"row": row, "cap": cap, **measure(found, boxes)} for row, found in by_row.items()]
+                progress.update(len(by_row))
+    order = {cap: place for place, cap in enumerate(methods)}
+    return pd.DataFrame(rows).sort_values(
+        ["cap", "row"], key=lambda column: column.map(order) if column.name == "cap" else column
+    )
+
+
+def _cap(cap: float) -> dict[str, float]:
+    return {} if cap == 1 else {"max_remain_ratio": cap}
+
+
+def measure(answer: dict[str, Any], boxes: dict[str, list[list[float]]]) -> dict[str, Any]:
+    """One answer's kept tokens against the evidence of its question."""
+    kept_N = np.zeros(answer["visual_tokens"], dtype=bool)
+    kept_N[answer["kept"][-1]["indices"] if answer["kept"] else slice(None)] = True
+    evidence_N = evidence_tokens(boxes[answer["id"]], *raster(answer["visual_tokens"]))
+    per_layer = answer["visual_tokens_per_layer"]
+    return {
+        **{name: answer[name] for name in ("id", "type", "answer", "prediction", "correct", "visual_tokens")},
+        "kept_share": kept_N.mean(),
+        "mean_visual_tokens": np.mean(per_layer),
+        **mask_quality(kept_N, evidence_N)._asdict(),
+        "kept": np.flatnonzero(kept_N).tolist(),
+    }
+
+
+def summary(questions: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """Means by cap and type, `all` first."""
+    settings, rows = parameters.accuracy, []
+    for cap, of_cap in questions.groupby("cap", sort=False):
+        for kind in (ALL, *sorted(of_cap["type"].unique())):
+            chosen = of_cap if kind == ALL else of_cap[of_cap["type"] == kind]
+            low, high = accuracy_interval(
+                chosen["correct"].astype(float),
+                confidence=settings.confidence,
+                resamples=settings.resamples,
+                seed=settings.seed,
+            )
+            row = {"cap": cap, "type": kind, "n": len(chosen), "accuracy": chosen["correct"].mean()}
+            rows.append(row | {"ci_low": low, "ci_high": high} | chosen[MEASURES].mean().to_dict())
+    return pd.DataFrame(rows).round(4)
+
+
+def examples(questions: pd.DataFrame, images: int) -> pd.DataFrame:
+    """Questions of EXAMPLE_TYPES about the first images that have all of them; kept tokens as a JSON list."""
+    uncapped = questions[questions["cap"] == questions["cap"].max()]
+    uncapped = uncapped.assign(image=uncapped["id"].str.rsplit("-", n=1).str[0])
+    shown = uncapped[uncapped["type"].isin(EXAMPLE_TYPES)]
+    complete = shown.groupby("image", sort=True)["type"].nunique() == len(EXAMPLE_TYPES)
+    shown = shown[shown["image"].isin(complete.index[complete][:images])].sort_values(["image", "type"])
+    columns = ["image", "id", "type", "answer", "prediction", "correct", "visual_tokens", "kept_share", "kept"]
+    return shown.assign(kept=shown["kept"].map(json.dumps))[columns]
+
+
+def main() -> None:
+    """Command line: no arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    try:
+        parameters = load_parameters()
+        if METHOD not in parameters.evaluate.methods:
+            raise ValueError(f"evaluate.methods in params.yaml has no {METHOD}: its parameters are taken from there")
+        settings = parameters.evaluate
+        benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
+        questions = run(parameters, benchmark)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        parser.exit(1, f"error: {error}\n")
+    columns = ["id", "type", "cap", "correct", *MEASURES]
+    write_text(QUESTIONS, questions[columns].round(4).to_csv(index=False))
+    write_text(RESULT, summary(questions, parameters).to_csv(index=False))
+    write_text(EXAMPLES, examples(questions, parameters.glimpse_masks.images).to_csv(index=False))
+
+
+if __name__ == "__main__":
+    main()

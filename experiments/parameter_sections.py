@@ -1,0 +1,300 @@
+"""The sections of params.yaml, one for each stage: the names and ranges that it relies on."""
+
+import dataclasses
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from experiments import benchmarks
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+# How pydantic is told that the methods are not to be tried out.
+NAMES_ONLY = "names only"
+
+
+class Section(BaseModel):
+    """The parameters of one stage; unknown keys and values of another type ("64" for 64) are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Scenes(Section):
+    """experiments/scenes.py"""
+
+    seed: Seed
+
+
+class Train(Section):
+    """experiments/train.py; steps are those of each phase of experiments/testbed/phases.py."""
+
+    seed: Seed
+    steps: Annotated[dict[Literal["words", "vision", "joint"], Count], Field(min_length=3)]
+
+
+class TrainQwen(Section):
+    """experiments/train_qwen.py; steps are those of each phase of experiments/testbed/phases_qwen.py."""
+
+    seed: Seed
+    steps: Annotated[dict[Literal["vision", "joint"], Count], Field(min_length=2)]
+
+
+class TrainGlimpse(Section):
+    """experiments/train_glimpse.py
+
+    Attributes:
+        data: "scenes" for freshly drawn ones, a table like data/scenes/*.parquet, or one of Visual-CoT's jsonl files.
+        images: folder that the jsonl's images are relative to.
+        questions: how many to draw; of a file, 0 takes all.
+        config: fields of pruning.glimpse.configuration.GlimpseConfig; empty: the model's published preset.
+        token_scale: what the weight of the glimpse token's norm starts at; 1 in the paper.
+        warm_up: share of the steps.
+        accumulation: batches of `batch_size` (on each device) for one step.
+        workers: processes that prepare batches.
+        output: folder of the trained modules.
+    """
+
+    data: str
+    images: str | None = None
+    questions: Annotated[int, Field(ge=0)]
+    seed: Seed
+    config: dict[str, Any]
+    token_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    epochs: Count
+    batch_size: Count
+    accumulation: Count
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    warm_up: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+    log_every: Count
+    save_every: Count
+    workers: Annotated[int, Field(ge=0)]
+    output: str
+
+
+class CaptureAttention(Section):
+    """experiments/capture_attention.py"""
+
+    questions: Count
+    batch_size: Count
+    seed: Seed
+
+
+class Evaluate(Section):
+    """experiments/evaluate.py
+
+    Attributes:
+        benchmark: a key of experiments.benchmarks.BENCHMARKS.
+        questions: size of a subset balanced over the question types; 0 takes every question.
+        budgets: fractions of the visual tokens, as the mean over the decoder layers; 1.0 is the unpruned model.
+        methods: name -> its own parameters, without the one that the budget decides.
+    """
+
+    benchmark: str
+    questions: Annotated[int, Field(ge=0)]
+    seed: Seed
+    batch_size: Count
+    max_new_tokens: Count
+    budgets: Annotated[list[Fraction], Field(min_length=1)]
+    methods: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+
+    @field_validator("benchmark")
+    @classmethod
+    def _benchmark_exists(cls, benchmark: str) -> str:
+        return one_of("benchmark", benchmark, benchmarks.BENCHMARKS)
+
+    @field_validator("budgets")
+    @classmethod
+    def _budgets_differ(cls, budgets: list[float]) -> list[float]:
+        return no_repeats(budgets)
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_exist(cls, methods: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        if info.context == NAMES_ONLY:
+            return methods
+        import pruning
+
+        for name, parameters in methods.items():
+            one_of("method", name, pruning.names())
+            try:
+                method = pruning.make(name, **parameters)
+            except ValueError as error:
+                raise ValueError(f"{name}: {str(error).removeprefix(f'{name} ')}") from error
+            if method.budget_parameter in parameters:
+                raise ValueError(f"{name}: `{method.budget_parameter}` follows from the budget; leave it out here")
+        return methods
+
+
+class Intervals(Section):
+    """Bootstrap intervals."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    resamples: Count
+    seed: Seed
+
+
+class Accuracy(Intervals):
+    """experiments/accuracy.py"""
+
+
+class EvidenceRecall(Intervals):
+    """experiments/evidence_recall.py"""
+
+
+class Significance(Section):
+    """experiments/significance.py: the level at which a corrected difference counts."""
+
+    alpha: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+
+
+class Subset(Section):
+    """Questions on which many settings are compared, balanced over the types; see experiments/settings.py."""
+
+    questions: Count
+    seed: Seed
+
+
+class FreeForm(Subset):
+    """experiments/free_form.py
+
+    Attributes:
+        budgets: as in `evaluate`.
+        methods: keys of evaluate.methods, which has their parameters.
+    """
+
+    budgets: Annotated[list[Fraction], Field(min_length=1)]
+    methods: Annotated[list[str], Field(min_length=1)]
+
+
+class Judge(Section):
+    """experiments/judge.py: a language model behind an OpenAI-compatible endpoint.
+
+    Attributes:
+        url: of the endpoint, such as http://localhost:8000/v1.
+        model: its name there.
+        key_file: a file that holds the key and nothing else; null where the server wants none.
+        retries: further tries after a refused or lost request, with growing waits.
+        timeout: seconds for one reply.
+        workers: requests under way at a time.
+    """
+
+    url: str
+    model: str
+    key_file: str | None = None
+    retries: Annotated[int, Field(ge=0)] = 5
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 120.0
+    workers: Count = 8
+
+
+class ScoreCorrelation(Section):
+    """experiments/score_correlation.py
+
+    Attributes:
+        questions: those whose scores are compared; 0 takes every question.
+        budget: one of evaluate's, where the kept tokens are compared.
+    """
+
+    questions: Annotated[int, Field(ge=0)]
+    batch_size: Count
+    seed: Seed
+    budget: Fraction
+
+
+class Latency(Section):
+    """experiments/latency.py
+
+    Attributes:
+        batch_size: questions that are prefilled together.
+        repeats, warm_ups: prefills of every method that count, and those before them that do not.
+    """
+
+    batch_size: Count
+    repeats: Count
+    warm_ups: Annotated[int, Field(ge=0)]
+    seed: Seed
+    budgets: Annotated[list[Fraction], Field(min_length=1)]
+
+
+class QuartileKept(Subset):
+    """experiments/quartile_kept.py: the decoder layers (0-based) from which on a quartile is all there is."""
+
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_differ(cls, layers: list[int]) -> list[int]:
+        return no_repeats(layers)
+
+
+class ScoreKept(Subset):
+    """experiments/score_kept.py: visual tokens kept of every image."""
+
+    keep: Count
+
+
+class Ablation(Subset):
+    """experiments/ablation.py: for each method the values of its parameters, of which every combination is run."""
+
+    grids: Annotated[dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]], Field(min_length=1)]
+
+    @field_validator("grids")
+    @classmethod
+    def _grids_fit(
+        cls, grids: dict[str, dict[str, list[Any]]], info: ValidationInfo
+    ) -> dict[str, dict[str, list[Any]]]:
+        if info.context == NAMES_ONLY:
+            return grids
+        import pruning
+
+        for name, grid in grids.items():
+            one_of("method", name, pruning.names())
+            valid = [field.name for field in dataclasses.fields(pruning.registry.get(name))]
+            for parameter, values in grid.items():
+                one_of(f"parameter of {name}", parameter, valid)
+                no_repeats(values)
+        return grids
+
+
+class GlimpseMasks(Section):
+    """experiments/glimpse_masks.py
+
+    Attributes:
+        caps: on the share kept behind layer K; 1 is no cap.
+        images: how many are shown with two questions each.
+    """
+
+    caps: Annotated[list[Fraction], Field(min_length=1)]
+    images: Count
+
+
+class SecondModel(Evaluate):
+    """experiments/second_model.py
+
+    Attributes:
+        model: as the one at the top.
+        image_sizes: sides in pixels that the images are scaled to.
+    """
+
+    model: str
+    image_sizes: Annotated[list[Count], Field(min_length=1)]
+
+
+def one_of(kind: str, name: str, known: Any) -> str:
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}.{suggestion(name, known)} Known: {', '.join(known)}.")
+    return name
+
+
+def no_repeats(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{values} lists a value twice")
+    return values
+
+
+def suggestion(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean `{close[0]}`?" if close else ""

@@ -1,0 +1,162 @@
+"""Train GlimpsePrune's modules for a model: `python -m experiments.train_glimpse`. `make train` runs it.
+
+Only the glimpse token and the predictor are trained, on questions with evidence boxes (experiments/grounded.py):
+cross-entropy of the answer, plus Dice and binary cross-entropy of the predicted mask (arXiv 2508.01548, section 3.3).
+Hugging Face's Trainer does the rest: it resumes from its latest checkpoint in data/checkpoints/glimpse, runs on several
+GPUs under `torchrun` or `accelerate launch`, and in bf16 where the GPU has it. Writes the modules and
+results/training_glimpse.csv.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from experiments import models
+from experiments.cells import write_text
+from experiments.grounded import GroundedQuestions, collate
+from experiments.parameter_sections import TrainGlimpse
+from experiments.parameters import load_parameters
+from experiments.scenes import draw
+from pruning.glimpse import checkpoint
+from pruning.glimpse.configuration import PRESETS, GlimpseConfig
+from pruning.glimpse.losses import BCE_WEIGHT, DICE_WEIGHT, box_mask, predictor_losses
+from pruning.glimpse.modules import GlimpseModules
+from pruning.glimpse.training import training_forward
+
+CHECKPOINTS = Path("data/checkpoints/glimpse")
+LOG = Path("results/training_glimpse.csv")
+LOSSES = ("cross_entropy", "dice", "bce")
+
+
+class GlimpseLoss(nn.Module):
+    """What the Trainer sees: the modules are its parameters, the model they belong to is not.
+
+    So checkpoints hold, and processes exchange, what is trained alone.
+    """
+
+    def __init__(self, model: PreTrainedModel, modules: GlimpseModules) -> None:
+        super().__init__()
+        self.trained = modules
+        self._frozen = (model.requires_grad_(False).eval(),)
+
+    def forward(self, labels: Tensor, boxes: list[list[list[float]]], **inputs: Tensor) -> dict[str, Tensor]:
+        """`loss` and its parts, see LOSSES."""
+        output = training_forward(self._frozen[0], self.trained, inputs, labels)
+        found = output.importance
+        target_N = torch.cat(
+            [
+                box_mask(own, rows, columns).flatten()
+                for own, grids in zip(boxes, found.grids, strict=True)
+                for rows, columns in grids
+            ]
+        ).to(found.logits_N.device)
+        dice, bce = predictor_losses(found.logits_N.float(), target_N, found.tokens_per_sample)
+        parts = {"cross_entropy": output.cross_entropy, "dice": dice, "bce": bce}
+        return {"loss": output.cross_entropy + DICE_WEIGHT * dice + BCE_WEIGHT * bce} | parts
+
+
+class GlimpseTrainer(Trainer):
+    """A Trainer that also logs the parts of the loss, as means since it last did."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._parts: list[Tensor] = []
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **options: Any) -> Tensor:
+        output = model(**inputs)
+        self._parts.append(torch.stack([output[name].detach() for name in LOSSES]))
+        return output["loss"]
+
+    def log(self, logs: dict[str, float], *rest: Any, **options: Any) -> None:
+        if self._parts and "loss" in logs:
+            means = torch.stack(self._parts).mean(0).tolist()
+            logs |= {name: round(value, 5) for name, value in zip(LOSSES, means, strict=True)}
+            self._parts.clear()
+        super().log(logs, *rest, **options)
+
+
+def load_questions(settings: TrainGlimpse) -> GroundedQuestions:
+    """Freshly drawn scenes, a table like data/scenes/*.parquet, or one of Visual-CoT's jsonl files."""
+    if settings.data == "scenes":
+        drawn = draw("glimpse", -(-settings.questions // 6), settings.seed)
+        return GroundedQuestions.from_table(drawn.data.table, settings.questions, settings.seed)
+    file = Path(settings.data)
+    if file.suffix == ".parquet":
+        return GroundedQuestions.from_table(pyarrow.parquet.read_table(file), settings.questions, settings.seed)
+    return GroundedQuestions.from_visual_cot(file, Path(settings.images or "."), settings.questions, settings.seed)
+
+
+def configuration(model_name: str, settings: TrainGlimpse) -> GlimpseConfig:
+    """The parameters' own, or the published one of the model."""
+    if settings.config:
+        return GlimpseConfig(
+            **{**settings.config, "selected_visual_layers": tuple(settings.config["selected_visual_layers"])}
+        )
+    if model_name not in PRESETS:
+        raise ValueError(
+            f"train_glimpse.config is empty, and there is no preset for {model_name}: {', '.join(PRESETS)}"
+        )
+    return PRESETS[model_name].config
+
+
+def train(model_name: str, settings: TrainGlimpse, checkpoints: Path) -> tuple[GlimpseModules, pd.DataFrame]:
+    """Train the modules, or finish where an earlier run stopped; returns them and the log."""
+    model, processor = models.load(model_name)
+    torch.manual_seed(settings.seed)
+    modules = GlimpseModules.for_model(model, configuration(model_name, settings))
+    nn.init.constant_(modules.le_norm.weight, settings.token_scale)
+    cuda = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        seed=settings.seed,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warm_up,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        bf16=cuda and torch.cuda.is_bf16_supported(),
+        logging_steps=settings.log_every,
+        save_steps=settings.save_every,
+        save_total_limit=1,
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_num_workers=settings.workers,
+        use_cpu=not cuda,
+    )
+    trainer = GlimpseTrainer(
+        model=GlimpseLoss(model, modules),
+        args=arguments,
+        train_dataset=load_questions(settings),
+        data_collator=lambda questions: collate(processor, questions),
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.exists() else None)
+    log = pd.DataFrame([entry for entry in trainer.state.log_history if "dice" in entry])
+    return modules.eval(), log[["step", "epoch", "learning_rate", "grad_norm", "loss", *LOSSES]]
+
+
+def main() -> None:
+    """Command line: no arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    try:
+        parameters = load_parameters()
+        settings = parameters.train_glimpse
+        modules, log = train(parameters.model, settings, CHECKPOINTS / parameters.model)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        parser.exit(1, f"error: {error}\n")
+    checkpoint.save(modules, settings.output)
+    write_text(LOG, log.to_csv(index=False))
+
+
+if __name__ == "__main__":
+    main()
