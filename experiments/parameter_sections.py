@@ -1,12 +1,12 @@
 """The sections of params.yaml, one for each stage: the names and ranges that it relies on."""
 
 import dataclasses
-import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from experiments import benchmarks
+from experiments.parameter_checks import no_repeats, one_of
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
@@ -158,14 +158,19 @@ class Subset(Section):
     seed: Seed
 
 
-class FreeForm(Subset):
+class FreeForm(Section):
     """experiments/free_form.py
 
     Attributes:
+        questions: size of the subset; 0 takes every free-form question.
         budgets: as in `evaluate`.
         methods: keys of evaluate.methods, which has their parameters.
     """
 
+    questions: Annotated[int, Field(ge=0)]
+    seed: Seed
+    batch_size: Count
+    max_new_tokens: Count
     budgets: Annotated[list[Fraction], Field(min_length=1)]
     methods: Annotated[list[str], Field(min_length=1)]
 
@@ -281,20 +286,3 @@ class SecondModel(Evaluate):
 
     model: str
     image_sizes: Annotated[list[Count], Field(min_length=1)]
-
-
-def one_of(kind: str, name: str, known: Any) -> str:
-    if name not in known:
-        raise ValueError(f"unknown {kind} {name!r}.{suggestion(name, known)} Known: {', '.join(known)}.")
-    return name
-
-
-def no_repeats(values: list[Any]) -> list[Any]:
-    if len(set(values)) < len(values):
-        raise ValueError(f"{values} lists a value twice")
-    return values
-
-
-def suggestion(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean `{close[0]}`?" if close else ""

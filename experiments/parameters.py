@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError, field_validator
 
 from experiments import figures, presets
+from experiments.parameter_checks import no_repeats, one_of, suggestion
 from experiments.parameter_sections import (
     NAMES_ONLY,
     Ablation,
@@ -32,9 +33,6 @@ from experiments.parameter_sections import (
     Train,
     TrainGlimpse,
     TrainQwen,
-    no_repeats,
-    one_of,
-    suggestion,
 )
 
 

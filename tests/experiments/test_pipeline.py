@@ -21,6 +21,7 @@ CODE = ("pruning", "analysis", "experiments")
 # They name and check things, but decide nothing that a stage writes.
 NAMES_ONLY = {
     "experiments/parameters.py",
+    "experiments/parameter_checks.py",
     "experiments/parameter_sections.py",
     "experiments/figures.py",
     "experiments/cells.py",
