@@ -13,6 +13,7 @@ from pruning.methods.fastv import FastV
 from pruning.methods.full import Full
 from pruning.methods.grid import Grid
 from pruning.methods.oracle import Oracle
+from pruning.methods.oracle_inside import OracleInside
 from pruning.methods.pool import Pool
 from pruning.methods.prumerge import PruMerge
 from pruning.methods.prumerge_plus import PruMergePlus
@@ -49,6 +50,7 @@ METHODS: dict[str, type[Method]] = {
         DART,
         SparseVLM,
         GlimpsePrune,
+        OracleInside,
         Sequence,
     )
 }

@@ -79,14 +79,7 @@ def importance(
     Raises:
         ValueError: the visual tokens of an image form no raster, or are not all there.
     """
-    grids: list[list[tuple[int, int]]] = [[] for _ in visual]
-    image_tokens: list[list[int]] = [[] for _ in visual]
-    places = place_images([len(image.index_N) for image in vision.images], visual)
-    for image, (sample, _) in zip(vision.images, places, strict=True):
-        if not image.rasters:
-            raise ValueError("GlimpsePrune needs images whose visual tokens form a raster: not LLaVA-NeXT, not [CLS]")
-        grids[sample] += image.rasters
-        image_tokens[sample].append(len(image.index_N))
+    grids, image_tokens = visual_grids(vision, visual)
     device, dtype = row_BHS.device, modules.le_proj.weight.dtype
     blocks = [grid for own in grids for grid in own]
     index_N = torch.cat([image.index_N for image in vision.images])
@@ -98,6 +91,23 @@ def importance(
         [rows * columns for rows, columns in blocks],
     )
     return Importance(logits_N, grids, image_tokens)
+
+
+def visual_grids(vision: Vision, visual: Sequence[int]) -> tuple[list[list[tuple[int, int]]], list[list[int]]]:
+    """For every sample the grids and the visual tokens of its images, as `Importance` has them.
+
+    Raises:
+        ValueError: the visual tokens of an image form no raster, or are not all there.
+    """
+    grids: list[list[tuple[int, int]]] = [[] for _ in visual]
+    image_tokens: list[list[int]] = [[] for _ in visual]
+    places = place_images([len(image.index_N) for image in vision.images], visual)
+    for image, (sample, _) in zip(vision.images, places, strict=True):
+        if not image.rasters:
+            raise ValueError("the visual tokens of an image must form a raster: not LLaVA-NeXT, not [CLS] among them")
+        grids[sample] += image.rasters
+        image_tokens[sample].append(len(image.index_N))
+    return grids, image_tokens
 
 
 def visual_places(visual_BS: Tensor, visual: Sequence[int]) -> tuple[Tensor, Tensor]:
