@@ -4,13 +4,13 @@ from dataclasses import fields
 from typing import Any
 
 from pruning.base import Method
-from pruning.glimpse.method import GlimpsePrune
 from pruning.methods.cdpruner import CDPruner
 from pruning.methods.dart import DART
 from pruning.methods.divprune import DivPrune
 from pruning.methods.fastervlm import FasterVLM
 from pruning.methods.fastv import FastV
 from pruning.methods.full import Full
+from pruning.methods.glimpse import GlimpsePrune
 from pruning.methods.grid import Grid
 from pruning.methods.oracle import Oracle
 from pruning.methods.oracle_inside import OracleInside
