@@ -57,7 +57,9 @@ repro: setup
 train: setup
 	$(BIN)/python -m experiments.train
 	$(BIN)/python -m experiments.train_qwen
-	$(BIN)/dvc commit --force train train_qwen
+	$(BIN)/python -m experiments.train_glimpse scenes-llava
+	$(BIN)/python -m experiments.train_glimpse scenes-qwen
+	$(BIN)/dvc commit --force train train_qwen train_glimpse
 
 figures: setup
 	$(BIN)/dvc repro --force --single-item figures

@@ -55,7 +55,6 @@ class TrainGlimpse(Section):
         warm_up: share of the steps.
         accumulation: batches of `batch_size` (on each device) for one step.
         workers: processes that prepare batches.
-        output: folder of the trained modules.
     """
 
     data: str
@@ -72,7 +71,6 @@ class TrainGlimpse(Section):
     log_every: Count
     save_every: Count
     workers: Annotated[int, Field(ge=0)]
-    output: str
 
 
 class CaptureAttention(Section):

@@ -47,7 +47,7 @@ class Parameters(Section):
     scenes: Scenes
     train: Train
     train_qwen: TrainQwen
-    train_glimpse: TrainGlimpse
+    train_glimpse: dict[str, TrainGlimpse]
     capture_attention: CaptureAttention
     evaluate: Evaluate
     accuracy: Accuracy

@@ -1,10 +1,10 @@
-"""Train GlimpsePrune's modules for a model: `python -m experiments.train_glimpse`. `make train` runs it.
+"""Train GlimpsePrune's modules for a model: `python -m experiments.train_glimpse scenes-llava`.
 
 Only the glimpse token and the predictor are trained, on questions with evidence boxes (experiments/grounded.py):
 cross-entropy of the answer, plus Dice and binary cross-entropy of the predicted mask (arXiv 2508.01548, section 3.3).
 Hugging Face's Trainer does the rest: it resumes from its latest checkpoint in data/checkpoints/glimpse, runs on several
-GPUs under `torchrun` or `accelerate launch`, and in bf16 where the GPU has it. Writes the modules and
-results/training_glimpse.csv.
+GPUs under `torchrun` or `accelerate launch`, and in bf16 where the GPU has it. The settings of each model are in the
+section `train_glimpse` of params.yaml. Writes data/models/glimpse-MODEL and results/training_glimpse_MODEL.csv.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.training import training_forward
 
 CHECKPOINTS = Path("data/checkpoints/glimpse")
-LOG = Path("results/training_glimpse.csv")
+MODELS, RESULTS = Path("data/models"), Path("results")
 LOSSES = ("cross_entropy", "dice", "bce")
 
 
@@ -145,17 +145,19 @@ def train(model_name: str, settings: TrainGlimpse, checkpoints: Path) -> tuple[G
 
 
 def main() -> None:
-    """Command line: no arguments."""
+    """Command line: the model to train for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("model", help="a key of params.yaml's train_glimpse")
+    name = parser.parse_args().model
     try:
-        parameters = load_parameters()
-        settings = parameters.train_glimpse
-        modules, log = train(parameters.model, settings, CHECKPOINTS / parameters.model)
+        runs = load_parameters().train_glimpse
+        if name not in runs:
+            raise ValueError(f"{name!r} is not in params.yaml's train_glimpse: {', '.join(runs)}")
+        modules, log = train(name, runs[name], CHECKPOINTS / name)
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
-    checkpoint.save(modules, settings.output)
-    write_text(LOG, log.to_csv(index=False))
+    checkpoint.save(modules, MODELS / f"glimpse-{name}")
+    write_text(RESULTS / f"training_glimpse_{name}.csv", log.to_csv(index=False))
 
 
 if __name__ == "__main__":
