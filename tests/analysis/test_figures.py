@@ -201,6 +201,33 @@ def write_score_kept(path: Path) -> None:
     table.to_csv(path, index=False)
 
 
+CAPS = (1.0, 0.333, 0.222, 0.111)
+
+
+def write_glimpse(folder: Path) -> None:
+    """GlimpsePrune by cap, single questions' kept shares, and two questions about each of two images."""
+    rows = [
+        {"cap": cap, "type": kind, "accuracy": 0.8 + 0.1 * cap, "ci_low": 0.78 + 0.1 * cap, "ci_high": 0.85 + 0.1 * cap}
+        for cap in CAPS
+        for kind in TYPES
+    ]
+    pd.DataFrame(rows).to_csv(folder / "glimpse_masks.csv", index=False)
+    asked = [
+        {"id": f"{kind}-{number}", "type": kind, "cap": cap, "kept_share": min(cap, 0.02 * place + 0.01 * number)}
+        for cap in CAPS
+        for place, kind in enumerate(TYPES[1:], start=1)
+        for number in range(5)
+    ]
+    pd.DataFrame(asked).to_csv(folder / "glimpse_questions.csv", index=False)
+    examples = [
+        {"image": image, "id": f"{image}-{place}", "type": TYPES[1 + place], "answer": "red", "prediction": answer}
+        | {"correct": answer == "red", "visual_tokens": 16, "kept_share": len(kept) / 16, "kept": json.dumps(kept)}
+        for image in "ab"
+        for place, (answer, kept) in enumerate([("red", [0, 5]), ("blue", [10, 11, 15])])
+    ]
+    pd.DataFrame(examples).to_csv(folder / "glimpse_examples.csv", index=False)
+
+
 def write_images(path: Path, ids: list[str]) -> None:
     """Example images as the benchmark's parquet file holds them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +256,9 @@ def results(tmp_path, monkeypatch) -> Path:
     write_settings(tmp_path / "ablation/sequential_prune.csv", grid, short="k")
     shutil.copytree(PUBLISHED, tmp_path / "data/published")
     write_kept_tokens(tmp_path, ["a", "b"], tokens=16)
-    write_images(tmp_path / "data/scenes/evaluation.parquet", ["a", "b", "c"])
+    write_glimpse(tmp_path)
+    examples = ["a-0", "a-1", "b-0", "b-1"]
+    write_images(tmp_path / "data/scenes/evaluation.parquet", ["a", "b", "c", *examples])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -306,6 +335,38 @@ def test_tokens_merged_into_one_are_tinted_alike(results):
     assert (cells[0] != cells[3]).any() and (cells[0, :3] != 1).any()
     assert (cells[5:, :3] == 1).all(), "what is not merged is veiled in white"
     assert any("Tinted alike" in text.get_text() for text in figure.findobj(Text))
+
+
+def test_glimpse_by_cap_stands_beside_its_rivals_and_the_published_numbers(results):
+    write_accuracy(results, (*METHODS, "visionzip", "pyramiddrop"))
+    ours, theirs, shares = drawn("glimpse_caps", results).axes
+    colour = style.look("glimpse").colour
+    (line,) = [line for line in ours.lines if line.get_color() == colour and line.get_linestyle() != "None"]
+    np.testing.assert_allclose(line.get_xydata(), [[100 * cap, 80 + 10 * cap] for cap in CAPS[::-1]])
+    assert {style.look(method).colour for method in ("visionzip", "pyramiddrop")} <= {
+        line.get_color() for line in ours.lines
+    }
+    (published,) = [line for line in theirs.lines if line.get_color() == colour]
+    np.testing.assert_allclose(published.get_ydata(), [0.761, 0.764, 0.765, 0.764])
+    assert theirs.get_title(loc="right") == "as published"
+    kinds = [kind.replace("_", " ") for kind in TYPES[1:]]
+    assert [label.get_text() for label in shares.get_yticklabels()] == kinds, "by median"
+
+
+def test_glimpse_examples_veil_what_left_and_frame_the_evidence(results):
+    figure = drawn("glimpse_examples", results)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["red ✓  kept 12%"] * 2 + ["blue ✗  kept 19%"] * 2
+    for axes, kept in zip(figure.axes, [[0, 5]] * 2 + [[10, 11, 15]] * 2, strict=True):
+        veil = axes.images[1].get_array().reshape(-1, 4)[:, 3]
+        assert np.flatnonzero(veil == veil.min()).tolist() == kept
+        (box,) = axes.patches
+        np.testing.assert_allclose(box.get_bbox().extents, [0.1, 0.1, 0.4, 0.5])
+
+
+def test_glimpse_examples_need_their_images(results):
+    write_images(results / "data/scenes/evaluation.parquet", ["a-0", "a-1", "b-0"])
+    with pytest.raises(ValueError, match=r"glimpse_examples.csv shows b-1, not in data/scenes/evaluation.parquet"):
+        drawn("glimpse_examples", results)
 
 
 def test_significance_matrices_are_antisymmetric_and_leave_out_what_may_be_chance(results):
