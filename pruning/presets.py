@@ -1,10 +1,11 @@
-"""The authors' own settings on LLaVA-1.5 7B and 13B (576 visual tokens), by the number of tokens their papers name.
+"""Settings for LLaVA-1.5 7B and 13B (576 visual tokens) by number of tokens: the authors' own, where they publish one.
 
     pruning.paper("visionzip", model="llava-1.5-7b", tokens=64)    # VisionZip(dominant=54, contextual=10)
 
 Papers count in different ways, and `Preset.counted` says how; the budget of this project, the mean over the decoder
 layers' inputs, is the same number only for methods that prune before the language model. A preset is `solved` where the
-authors publish no setting for a number: its remaining parameter is then ours, for that mean.
+authors publish no setting for a number: its remaining parameter is then ours, for that mean. It is `assumed` where the
+setting follows from the method, but was not found in what its authors publish for that model and number.
 """
 
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Preset:
         source: where it comes from.
         extra: tokens that come on top of the number.
         solved: whether the parameter behind the number is ours.
+        assumed: whether it is ours to take this setting at this number, or on this model.
     """
 
     parameters: dict[str, Any]
@@ -40,10 +42,11 @@ class Preset:
     source: str
     extra: int = 0
     solved: bool = False
+    assumed: bool = False
 
 
-def _same(counts: tuple[int, ...], parameters: dict[str, Any], source: str) -> dict[int, Preset]:
-    return {count: Preset({**parameters, "keep": count}, "entering", source) for count in counts}
+def _same(counts: tuple[int, ...], parameters: dict[str, Any], source: str, assumed: bool = False) -> dict[int, Preset]:
+    return {count: Preset({**parameters, "keep": count}, "entering", source, assumed=assumed) for count in counts}
 
 
 def _solved(counts: tuple[int, ...], parameters: dict[str, Any]) -> dict[int, Preset]:
@@ -52,12 +55,12 @@ def _solved(counts: tuple[int, ...], parameters: dict[str, Any]) -> dict[int, Pr
 
 
 _FOUR = (192, 128, 64, 32)
-_VISPRUNER = _same(_FOUR, {"important_ratio": 0.5}, "authors' scripts, important_ratio 0.5 throughout")
-_FASTERVLM = _same(_FOUR, {}, "the number is its only parameter")
-_CDPRUNER = _same(_FOUR, {}, "authors' scripts, the number is the only parameter; pass clip= for their relevance")
+_ONLY = "the number is the method's only parameter"
+_VISPRUNER = _same(_FOUR, {"important_ratio": 0.5}, "authors' default important_ratio")
+_FASTERVLM = _same(_FOUR, {}, _ONLY, assumed=True)
+_CDPRUNER = _same(_FOUR, {}, f"{_ONLY}; pass clip= for the authors' relevance", assumed=True)
 _DIVPRUNE = {
-    count: Preset({"ratio": count / NUM_VISUAL}, "entering", "the paper's ratio, as this share of 576")
-    for count in _FOUR
+    count: Preset({"ratio": count / NUM_VISUAL}, "entering", "this share of 576", assumed=True) for count in _FOUR
 }
 _VISIONZIP = {
     dominant + contextual: Preset(
@@ -65,9 +68,12 @@ _VISIONZIP = {
     )
     for dominant, contextual in ((162, 30), (108, 20), (54, 10), (27, 5))
 }
-_PRUMERGE = {32: Preset({}, "by the image", "section 4: adaptive, about 5.5 % of the tokens")}
-_PRUMERGE_PLUS = {144: Preset({}, "by the image", "section 4: adaptive, about 25 % of the tokens")} | {
-    count: Preset({"ratio": 1 / part}, "entering", f"fixed variant of the authors' code at ratio 1/{part}", extra=1)
+# What the adaptive variants leave on average, from 7B and 13B's common vision tower.
+_PRUMERGE = {32: Preset({}, "by the image", "the paper's abstract, version 2: 18 times fewer tokens on average")}
+_PRUMERGE_PLUS = {144: Preset({}, "by the image", "the paper's abstract, version 6: 4 times fewer tokens")} | {
+    count: Preset(
+        {"ratio": 1 / part}, "entering", f"fixed variant of the authors' code at ratio 1/{part}", extra=1, assumed=True
+    )
     for count, part in zip(_FOUR, (6, 9, 18, 36), strict=True)
 }
 _SPARSEVLM = {
@@ -75,7 +81,13 @@ _SPARSEVLM = {
     for count in (192, 128, 96, 64)
 }
 _DART = {
-    count: Preset({"k": 2, "max_tokens": count}, "final", "authors' scripts; four visual pivots on top", extra=4)
+    count: Preset(
+        {"k": 2, "max_tokens": count},
+        "final",
+        "authors' K=2, at 128 as they run it; four visual pivots on top",
+        extra=4,
+        assumed=count != 128,
+    )
     for count in (192, 128, 64)
 }
 _DEMO = "authors' demos: K=2, step 10, R .5, .75 and .9"
@@ -104,14 +116,18 @@ PRESETS: dict[str, dict[str, dict[int, Preset]]] = {
         | _solved((64,), {"k": 2, "step": 25}),
     },
     "fastv": {
-        SMALL: {306: Preset({"k": 2, "r": 0.5}, "mean", "the paper's K=2, R=50%")} | _solved((192, 128, 64), {"k": 2}),
-        LARGE: {302: Preset({"k": 2, "r": 0.5}, "mean", "the paper's K=2, R=50%")} | _solved(_FOUR, {"k": 2}),
+        SMALL: {306: Preset({"k": 2, "r": 0.5}, "mean", "the paper's title: half the tokens after layer 2")}
+        | _solved((192, 128, 64), {"k": 2}),
+        LARGE: {302: Preset({"k": 2, "r": 0.5}, "mean", "the paper's title: half the tokens after layer 2")}
+        | _solved(_FOUR, {"k": 2}),
     },
     # The solved ones start where FastV does, and go on at a quarter and half of the decoder.
     "pyramiddrop": {
-        SMALL: {270: Preset({"layers": [8, 16, 24]}, "mean", "authors' scripts, lambda .5")}
+        SMALL: {270: Preset({"layers": [8, 16, 24]}, "mean", "authors' evaluation options, lambda .5")}
         | _solved((192, 128, 64), {"layers": [2, 8, 16]}),
-        LARGE: {270: Preset({"layers": [10, 20, 30]}, "mean", "the paper's quarters of the decoder, lambda .5")}
+        LARGE: {
+            270: Preset({"layers": [10, 20, 30]}, "mean", "quarters of the decoder as on 7B, lambda .5", assumed=True)
+        }
         | _solved(_FOUR, {"layers": [2, 10, 20]}),
     },
     "sparsevlm": {SMALL: _SPARSEVLM},
@@ -130,14 +146,14 @@ def presets(method: str, model: str) -> dict[int, Preset]:
     if model not in LAYERS:
         raise ValueError(f"unknown model {model!r}. Models with presets: {', '.join(LAYERS)}")
     if method not in PRESETS:
-        raise ValueError(f"{method} has no published setting for LLaVA-1.5. Methods with presets: {', '.join(PRESETS)}")
+        raise ValueError(f"{method} has no setting for LLaVA-1.5. Methods with presets: {', '.join(PRESETS)}")
     if model not in PRESETS[method]:
-        raise ValueError(f"{method} has no published setting for {model}, but for {', '.join(PRESETS[method])}")
+        raise ValueError(f"{method} has no setting for {model}, but for {', '.join(PRESETS[method])}")
     return dict(sorted(PRESETS[method][model].items(), reverse=True))
 
 
 def paper(method: str, *, model: str, tokens: int, **further: Any) -> Method:
-    """A method as its authors run it on LLaVA-1.5 at a number of visual tokens; see `Preset` on what that counts.
+    """A method's setting for LLaVA-1.5 at a number of visual tokens; `presets` says what that counts and whose it is.
 
     Args:
         method: a name of the registry.

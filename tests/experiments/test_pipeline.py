@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ CONSTANTS = {
 }
 
 
+@cache
 def pipeline() -> dict[str, Any]:
     """dvc.yaml's stages, those for each method or figure with a name in place of ${key} and ${item}."""
     stages = {}
@@ -57,8 +59,10 @@ def pipeline() -> dict[str, Any]:
     return stages
 
 
-def imported(file: str) -> Iterator[str]:
+@cache
+def imported(file: str) -> frozenset[str]:
     """The project's modules that a file imports, as paths."""
+    found = set()
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
         names = []
         if isinstance(node, ast.Import):
@@ -69,7 +73,8 @@ def imported(file: str) -> Iterator[str]:
             path = name.replace(".", "/")
             for candidate in (f"{path}.py", f"{path}/__init__.py"):
                 if name.split(".")[0] in CODE and (ROOT / candidate).exists():
-                    yield candidate
+                    found.add(candidate)
+    return frozenset(found)
 
 
 def needed(file: str, left_out: set[str]) -> set[str]:

@@ -65,6 +65,24 @@ def test_fastv_solved_for_a_mean_keeps_fewer_in_the_end(model, tokens, kept):
     assert paper("fastv", model=model, tokens=tokens).stages(NUM_VISUAL, LAYERS[model]) == {2: kept}
 
 
+@pytest.mark.parametrize(
+    ("name", "model", "theirs"),
+    [
+        ("visionzip", "llava-1.5-7b", [192, 128, 64, 32]),
+        ("sparsevlm", "llava-1.5-7b", [192, 128, 96, 64]),
+        ("dart", "llava-1.5-7b", [128]),
+        ("divprune", "llava-1.5-7b", []),
+        ("prumerge_plus", "llava-1.5-7b", [144]),
+        ("pyramiddrop", "llava-1.5-7b", [270]),
+        ("pyramiddrop", "llava-1.5-13b", []),
+        ("fastv", "llava-1.5-7b", [306]),
+    ],
+)
+def test_a_setting_says_whether_it_is_the_authors_own(name, model, theirs):
+    own = [tokens for tokens, preset in presets(name, model).items() if not (preset.solved or preset.assumed)]
+    assert own == theirs
+
+
 def test_other_parameters_may_be_given():
     assert paper("sparsevlm", model="llava-1.5-7b", tokens=64, version="v2").version == "v2"
 
@@ -75,7 +93,7 @@ def test_other_parameters_may_be_given():
         ("fastv", "llava-1.5-7b", 32, r"no setting for 32.*192 \(mean\), 128 \(mean\), 64 \(mean\)"),
         ("dart", "llava-1.5-7b", 96, r"192 \(final\), 128 \(final\), 64 \(final\)"),
         ("dart", "llava-1.5-13b", 128, "but for llava-1.5-7b"),
-        ("tome", "llava-1.5-7b", 64, "no published setting.*vispruner, fastervlm"),
+        ("tome", "llava-1.5-7b", 64, "no setting.*vispruner, fastervlm"),
         ("vispruner", "llava-next-7b", 64, "Models with presets: llava-1.5-7b, llava-1.5-13b"),
         ("vizpruner", "llava-1.5-7b", 64, "unknown method"),
     ],
