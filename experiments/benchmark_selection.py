@@ -15,7 +15,11 @@ looks at (attention rows, similarities) included. Beside it stand
   images it is that of one times their number, as it takes one image after the other.
 
 A time is the median over the repeats, after one warm-up; ours, step by step and the layer take turns. What takes longer
-than a second is run once. Up to 576 tokens both choices are compared index by index, in float64.
+is repeated less, above half a second not at all. Up to 576 tokens both choices are compared index by index, in float64.
+On a machine that others use, OMP_NUM_THREADS=1 and --clock cpu count the process's own time instead of the wall's.
+
+GlimpsePrune has random modules; its token's way through the layers in front of the choice does not count. `sequence` is
+not timed: its two methods are. `full` chooses nothing.
 
 Prints the table and writes results/benchmark_selection.csv: rows of the same device, dtype, threads, versions and case
 are replaced, all others stay.
@@ -24,6 +28,7 @@ are replaced, all others stay.
 import argparse
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,18 +40,26 @@ import transformers
 import pruning
 from experiments import selection_references
 from experiments.cells import write_text
-from experiments.selection_inputs import Inputs, Widths, decoder, method_for
+from experiments.selection_inputs import Inputs, Widths, decoder, method_for, untrained_glimpse
 from experiments.selection_timing import Clock, Prefill, medians, ours, same_choice, step_by_step
 from pruning.base import Method
+from pruning.glimpse.modules import GlimpseModules
 
 RESULT = Path("results/benchmark_selection.csv")
-RASTERS = ((24, 24), (48, 60), (64, 128))  # 576, 2880 and 8192 visual tokens
-KEEPS = (64, 128, 320, 640)
-BATCHES = (1, 8)
 CHECKED = 576
-NOT_A_CHOICE = ("full", "sequence", "glimpse")
+NOT_A_CHOICE = ("full", "sequence")
 CASE = ["device", "dtype", "threads", "torch", "transformers", "visual_tokens", "keep", "batch", "method"]
-MOST_ON_CPU = 24_000  # visual tokens of a batch; beyond, several images count as so many times one
+MOST_ON_CPU = 8_000  # visual tokens of a batch; beyond, several images count as so many times one
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What is measured; rasters are rows and columns of visual tokens: 576, 2880 and 8192 of them."""
+
+    rasters: Sequence[tuple[int, int]] = ((24, 24), (48, 60), (64, 128))
+    keeps: Sequence[int] = (64, 128, 320, 640)
+    batches: Sequence[int] = (1, 8)
+    widths: Widths = field(default_factory=Widths)
 
 
 class Table:
@@ -58,6 +71,7 @@ class Table:
         self.device, self.dtype, self.repeats, self.limit = device, dtype, repeats, limit
         self.clock_kind, self.clock = clock, Clock(device, clock)
         self.widths, self.family = widths, decoder(device, dtype, widths)
+        self.glimpse = untrained_glimpse(self.family)
         self.prefill = Prefill(self.family, limit)
         self.rows: list[dict[str, Any]] = []
         self._single: dict[tuple[str, int], float] = {}  # seconds for one image of the latest number of tokens
@@ -68,7 +82,7 @@ class Table:
         num_visual = rows * columns
         same = self._check(rows, columns, keeps) if num_visual <= CHECKED else {}
         for images in batches:
-            methods = methods_for(keeps, num_visual, images)
+            methods = methods_for(keeps, num_visual, images, self.glimpse)
             timed: dict[Any, Callable[[], float]] = {}
             scaled = self.device.type == "cpu" and images > 1 and images * num_visual > MOST_ON_CPU
             inputs = None if scaled else Inputs(self.family, images, rows, columns)
@@ -93,7 +107,7 @@ class Table:
     def _check(self, rows: int, columns: int, keeps: Sequence[int]) -> dict[tuple[str, int], bool]:
         """Of every case that has a step-by-step version, whether it chooses the same tokens in float64."""
         inputs = Inputs(decoder(self.device, torch.float64, self.widths), 1, rows, columns)
-        methods = methods_for(keeps, rows * columns, 1)
+        methods = methods_for(keeps, rows * columns, 1, self.glimpse)
         return {case: same_choice(method, inputs) for case, method in methods.items() if has_steps(case[0])}
 
     def _worth_stepping(self, case: tuple[str, int], num_visual: int) -> bool:
@@ -148,10 +162,12 @@ def has_steps(name: str) -> bool:
     return name in selection_references.BEFORE or name in selection_references.INSIDE
 
 
-def methods_for(keeps: Sequence[int], num_visual: int, images: int) -> dict[tuple[str, int], Method]:
+def methods_for(
+    keeps: Sequence[int], num_visual: int, images: int, glimpse: GlimpseModules
+) -> dict[tuple[str, int], Method]:
     """The methods by name and number kept; those that can keep so many."""
     names = [name for name in pruning.registry.names() if name not in NOT_A_CHOICE]
-    cases = {(name, keep): method_for(name, keep, num_visual, images) for keep in keeps for name in names}
+    cases = {(name, keep): method_for(name, keep, num_visual, images, glimpse) for keep in keeps for name in names}
     return {case: method for case, method in cases.items() if method is not None}
 
 
@@ -200,7 +216,7 @@ def printed(rows: pd.DataFrame) -> str:
     return f"{shown.to_string(index=False, float_format='{:.3g}'.format, na_rep='')}\n\n{sources}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, cases: Cases = Cases()) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmark_selection",
@@ -210,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: cpu)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     parser.add_argument("--quick", action="store_true", help="576 visual tokens only")
-    parser.add_argument("--repeats", type=int, default=5, help="of everything that takes less than a second")
+    parser.add_argument("--repeats", type=int, default=5, help="of everything that is quick")
     parser.add_argument("--limit", type=float, default=20, help="seconds that a layer or step-by-step choice may take")
     parser.add_argument("--clock", default="wall", choices=("wall", "cpu"), help="cpu: where others use the machine")
     options = parser.parse_args(arguments)
@@ -220,11 +236,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError("--repeats must be at least 1 and --limit above 0")
         if options.clock == "cpu" and device.type != "cpu":
             raise ValueError("--clock cpu times the CPU: leave it out on another device")
+        if options.clock == "cpu" and torch.get_num_threads() > 1:
+            raise ValueError("--clock cpu adds up the time of all threads: set OMP_NUM_THREADS=1")
         with torch.inference_mode():
             dtype = getattr(torch, options.dtype)
-            measured = Table(device, dtype, options.repeats, options.limit, options.clock, Widths())
-            for rows, columns in RASTERS[: 1 if options.quick else None]:
-                measured.add(rows, columns, KEEPS, BATCHES)
+            measured = Table(device, dtype, options.repeats, options.limit, options.clock, cases.widths)
+            for rows, columns in cases.rasters[: 1 if options.quick else None]:
+                measured.add(rows, columns, cases.keeps, cases.batches)
         table = pd.DataFrame(measured.rows)
         save(RESULT, table)
     except (ValueError, OSError) as error:

@@ -17,6 +17,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 import pruning
 from pruning.base import InsideLLM, Method
 from pruning.families import Family, family_of
+from pruning.glimpse.configuration import PRESETS
+from pruning.glimpse.modules import GlimpseModules
 from pruning.observe import Projections
 from pruning.observed import Observed, ObservedLayer, Prompt
 from pruning.tokens import Tokens, take_tokens
@@ -25,6 +27,7 @@ from pruning.vision import Image, raster_cells
 
 LAYERS = 32
 TEXT_IN_FRONT, TEXT_BEHIND = 35, 25
+GLIMPSE = PRESETS["llava-1.5-7b"].config
 EVIDENCE = [[0.1, 0.1, 0.4, 0.5], [0.5, 0.6, 0.9, 0.8]]
 
 
@@ -99,7 +102,12 @@ class Raster(PatchVision):
         count, device = self.rows * self.columns, self.patches_BNC.device
         cells_N4 = raster_cells(self.rows, self.columns).to(device)
         index_BN = torch.arange(len(self.patches_BNC) * count, device=device).view(-1, count)
-        return [Image(index_N, cells_N4, (self.rows, self.columns)) for index_N in index_BN]
+        grid = (self.rows, self.columns)
+        return [Image(index_N, cells_N4, grid, (grid,)) for index_N in index_BN]
+
+    @property
+    def watched_blocks(self) -> list[Tensor]:
+        return [self.by_token(self.output_BSC)] * len(GLIMPSE.selected_visual_layers)
 
 
 class Inputs:
@@ -147,7 +155,18 @@ class Inputs:
         for layer, count in sorted(method.stages(self.count, LAYERS).items()):
             rotary = self.family.language_model.rotary_emb(hidden_BSD, tokens.positions_ABS[0])
             previous = Projections(queries_BSD, keys_BSD, rotary, head_dim)
-            seen = ObservedLayer(self.family, layer, hidden_BSD, tokens, self.prompt, self.tokens, previous, rotary)
+            seen = ObservedLayer(
+                family=self.family,
+                vision=copy.copy(self._vision),
+                layer=layer,
+                hidden_BSD=hidden_BSD,
+                tokens=tokens,
+                prompt=self.prompt,
+                full=self.tokens,
+                copies=1,
+                previous=previous,
+                rotary=rotary,
+            )
             counts = [count] * self.images
             yield seen, counts
             tokens, order_BT = tokens.prune(method.choose(seen, counts), method.positions == "repacked")
@@ -156,15 +175,29 @@ class Inputs:
             )
 
 
-def method_for(name: str, keep: int, num_visual: int, images: int) -> Method | None:
+def untrained_glimpse(family: Family) -> GlimpseModules:
+    """GlimpsePrune's modules for LLaVA-1.5-7B with random weights."""
+    text = family.language_model.config
+    modules = GlimpseModules(
+        GLIMPSE, text.hidden_size, text.num_attention_heads, family.model.config.vision_config.hidden_size
+    )
+    return modules.to(family.model.device).eval()
+
+
+def method_for(name: str, keep: int, num_visual: int, images: int, glimpse: GlimpseModules) -> Method | None:
     """The method that has `keep` visual tokens left in the end, other parameters as in its paper; None: it cannot.
 
     Inside the language model methods of several stages get there in equal shares (PyramidDrop, SparseVLM) or in their
     own steps (Sequential Prune). SparseVLM's merged tokens come on top; DART keeps the nearest count that it can.
+    GlimpsePrune keeps a fixed share here, with modules that are not trained.
     """
     share = keep / num_visual
+    boxes = [EVIDENCE] * images
+    at_least = (keep + 0.5) / num_visual  # rounded down later
     parameters: dict[str, object] = {
-        "oracle": {"keep": keep, "boxes": [EVIDENCE] * images},
+        "oracle": {"keep": keep, "boxes": boxes},
+        "oracle_inside": {"fixed_remain_ratio": at_least, "boxes": boxes},
+        "glimpse": {"fixed_remain_ratio": at_least, "modules": glimpse},
         "fastv": {"r": 1 - share},
         "sequential_prune": {"r": 1 - share},
         "pyramiddrop": {"ratio": share ** (1 / 3)},

@@ -97,6 +97,9 @@ def visionzip(method: Any, seen: Observed) -> Kept:
         chosen = sorted(best_first(heads_HN.sum(dim=0), dominant - 1))
         taken = set(chosen)
         rest = [token for token in range(seen.num_visual) if token not in taken]
+        if contextual == 0:
+            kept.append([-1, *chosen])
+            continue
         step = max(1, len(rest) // contextual)
         targets = rest[: contextual * step : step]
         unit_NC, features_NC = _unit(seen.head_keys_BNC[image]), seen.features_BNC[image]
@@ -227,7 +230,7 @@ def sparsevlm(method: Any, seen: ObservedLayer, counts: Sequence[int | None]) ->
 
 
 # By name: of the choice before the language model, and of the choice in front of one layer. Not here: `grid`, `pool`,
-# `vtw` and `full`, which pick nothing by a score, and `oracle`, whose boxes take turns.
+# `vtw` and `full`, which pick nothing by a score, the two oracles, who know, and `glimpse`, whose scores are learned.
 BEFORE: dict[str, Callable[[Any, Observed], Kept]] = {
     "random": random,
     "fastervlm": fastervlm,

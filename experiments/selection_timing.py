@@ -13,7 +13,7 @@ from experiments.selection_inputs import LAYERS, TEXT_BEHIND, TEXT_IN_FRONT, Inp
 from pruning.base import BeforeLLM, Merged, Method
 from pruning.families import Family
 
-ONCE = 1.0  # seconds: what takes longer is not repeated
+CELL = 0.5  # seconds that the repeats of one case may take together
 
 
 class Clock:
@@ -36,13 +36,14 @@ class Clock:
 
 
 def medians(timed: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any, float]:
-    """Median seconds of each; they take turns, and the first turn is a warm-up for those that are quick."""
+    """Median seconds of each; they take turns. The first turn is a warm-up, and counts only where none follows."""
     taken = {name: [run()] for name, run in timed.items()}
-    quick = [name for name, (seconds,) in taken.items() if seconds < ONCE]
-    for name in quick:
-        taken[name].clear()
-    for _ in range(repeats):
-        for name in quick:
+    turns = {name: min(repeats, int(CELL / seconds)) if seconds else repeats for name, (seconds,) in taken.items()}
+    for name, count in turns.items():
+        if count:
+            taken[name].clear()
+    for turn in range(repeats):
+        for name in (name for name, count in turns.items() if turn < count):
             taken[name].append(timed[name]())
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 

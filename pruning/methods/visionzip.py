@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from pruning import checks, costs
 from pruning.base import BeforeLLM, Merged
@@ -73,7 +72,7 @@ class VisionZip(BeforeLLM):
         targets_BT, merged_BTC, members_BTN = merge_contextual(
             seen.mergeable_BNC, seen.head_keys_BNC, dominant_BK, contextual
         )
-        dominant_BKN = one_hot(dominant_BK, seen.num_visual).bool()
+        dominant_BKN = dominant_BK[..., None] == torch.arange(seen.num_visual, device=seen.device)
 
         tokens = [pick_rows(seen.projected_BND, dominant_BK), seen.project(merged_BTC)]
         places, numbers = [dominant_BK, targets_BT], [dominant_BK, torch.full_like(targets_BT, -1)]

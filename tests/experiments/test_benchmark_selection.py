@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from experiments import benchmark_selection
-from experiments.benchmark_selection import methods_for, save
-from experiments.selection_inputs import Inputs, Widths, decoder
+from experiments.benchmark_selection import Cases, methods_for, save
+from experiments.selection_inputs import Inputs, Widths, decoder, untrained_glimpse
 from experiments.selection_references import BEFORE, INSIDE, visual_places
+from pruning import registry
 from pruning.base import BeforeLLM, Merged
 
 TINY = Widths(vision=32, vision_heads=2, vision_layers=4, hidden=64, intermediate=32, heads=4)
@@ -22,10 +23,10 @@ def inputs():
     made.release()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "keep"), [*((name, KEEP) for name in NAMES), ("visionzip", 4)])
 @torch.inference_mode()
-def test_a_batch_of_eight_chooses_what_choosing_step_by_step_does(inputs, name):
-    method = methods_for([KEEP], ROWS * COLUMNS, 8)[name, KEEP]
+def test_a_batch_of_eight_chooses_what_choosing_step_by_step_does(inputs, name, keep):
+    method = methods_for([keep], ROWS * COLUMNS, 8, untrained_glimpse(inputs.family))[name, keep]
     if isinstance(method, BeforeLLM):
         chosen = method.select(inputs.observed())
         numbers = chosen.numbers_BT if isinstance(chosen, Merged) else chosen
@@ -49,6 +50,28 @@ def test_rows_of_other_devices_stay_and_a_case_measured_again_is_replaced(tmp_pa
     with pytest.raises(ValueError, match="other columns"):
         save(path, pd.DataFrame([case]))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_writes_every_case_and_leaves_the_rows_of_another_device(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cases = Cases(rasters=((4, 6), (6, 6)), keeps=(12, 24), batches=(1, 2), widths=TINY)
+    benchmark_selection.main(["--repeats", "1"], cases)
+    path = tmp_path / benchmark_selection.RESULT
+    first = pd.read_csv(path)
+    first.assign(device="another").to_csv(path, index=False)
+    benchmark_selection.main(["--repeats", "1", "--quick"], cases)
+
+    rows = pd.read_csv(path)
+    assert (rows["device"] == "another").sum() == len(first)
+    ours = rows[rows["device"] != "another"]
+    names = set(registry.names()) - {"full", "sequence"}
+    assert set(ours["visual_tokens"]) == {24} and set(ours["keep"]) == {12}, "24 of 24 is no choice"
+    assert sorted(ours["method"]) == sorted([*names, *names]), "each once for one image and once for two"
+    assert set(first["visual_tokens"]) == {24, 36} and set(first[first["visual_tokens"] == 36]["keep"]) == {12, 24}
+    assert (rows["choosing_ms"] > 0).all() and (rows["prefill_ms"] > 0).all()
+    stepped = rows[rows["method"].isin(NAMES)]
+    assert stepped["same_choice"].all() and (stepped["times_faster"] > 0).all()
+    assert set(capsys.readouterr().out.split()) >= names
 
 
 @pytest.mark.parametrize(

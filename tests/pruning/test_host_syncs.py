@@ -12,6 +12,7 @@ SYNCS = ("_local_scalar_dense", "nonzero", "masked_select", "item", "equal", "is
 VISUAL = 36
 PARAMETERS = {
     "oracle": {"keep": 12, "boxes": [[[0.1, 0.1, 0.5, 0.6]], [[0.2, 0.2, 0.9, 0.9]]]},
+    "oracle_inside": {"fixed_remain_ratio": 0.34, "boxes": [[[0.1, 0.1, 0.5, 0.6]], [[0.2, 0.2, 0.9, 0.9]]]},
     "prumerge": {"keep": 12, "neighbours": 3},
     "prumerge_plus": {"keep": 12, "neighbours": 3},
     "fastv": {"k": 2},
