@@ -15,7 +15,8 @@ looks at (attention rows, similarities) included. Beside it stand
   images it is that of one times their number, as it takes one image after the other.
 
 A time is the median over the repeats, after one warm-up; ours, step by step and the layer take turns. What takes longer
-is repeated less, above half a second not at all. Up to 576 tokens both choices are compared index by index, in float64.
+is repeated less, above a quarter of a second not at all. Up to 576 tokens both choices are compared index by index, in
+float64.
 On a machine that others use, OMP_NUM_THREADS=1 and --clock cpu count the process's own time instead of the wall's.
 
 GlimpsePrune has random modules; its token's way through the layers in front of the choice does not count. `sequence` is

@@ -21,7 +21,7 @@ from pruning.glimpse.configuration import PRESETS
 from pruning.glimpse.modules import GlimpseModules
 from pruning.observe import Projections
 from pruning.observed import Observed, ObservedLayer, Prompt
-from pruning.tokens import Tokens, take_tokens
+from pruning.tokens import Tokens
 from pruning.towers import PatchVision
 from pruning.vision import Image, raster_cells
 
@@ -152,7 +152,8 @@ class Inputs:
         tokens, hidden_BSD = self.tokens, self.embeddings_BLD
         queries_BSD, keys_BSD = self._projected_BSD
         head_dim = self.family.layers[0].self_attn.head_dim
-        for layer, count in sorted(method.stages(self.count, LAYERS).items()):
+        stages = sorted(method.stages(self.count, LAYERS).items())
+        for layer, count in stages:
             rotary = self.family.language_model.rotary_emb(hidden_BSD, tokens.positions_ABS[0])
             previous = Projections(queries_BSD, keys_BSD, rotary, head_dim)
             seen = ObservedLayer(
@@ -169,9 +170,12 @@ class Inputs:
             )
             counts = [count] * self.images
             yield seen, counts
+            if layer == stages[-1][0]:
+                return
             tokens, order_BT = tokens.prune(method.choose(seen, counts), method.positions == "repacked")
+            rows_B1 = torch.arange(self.images, device=order_BT.device)[:, None]
             hidden_BSD, queries_BSD, keys_BSD = (
-                take_tokens(values, order_BT) for values in (hidden_BSD, queries_BSD, keys_BSD)
+                values[rows_B1, order_BT] for values in (hidden_BSD, queries_BSD, keys_BSD)
             )
 
 

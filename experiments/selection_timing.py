@@ -13,7 +13,7 @@ from experiments.selection_inputs import LAYERS, TEXT_BEHIND, TEXT_IN_FRONT, Inp
 from pruning.base import BeforeLLM, Merged, Method
 from pruning.families import Family
 
-CELL = 0.5  # seconds that the repeats of one case may take together
+CELL = 0.25  # seconds that the repeats of one case may take together
 
 
 class Clock:
