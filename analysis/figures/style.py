@@ -66,6 +66,7 @@ _LOOKS = {
     "grid": Look("Grid", "#a6a6a6", "+", ":"),
     "pool": Look("Pooling", "#5c5c5c", "1", ":"),
     "oracle": Look("Oracle", "#000000", "*", ":"),
+    "oracle_inside": Look("Oracle inside the LLM", "#4d4d4d", "*", "--"),
     "vispruner": Look("VisPruner", "#d55e00", "o"),
     "fastervlm": Look("FasterVLM", "#e69f00", "v"),
     "cdpruner": Look("CDPruner", "#cc79a7", "D"),
@@ -85,7 +86,7 @@ _LOOKS = {
 }
 _FALLBACK_COLOURS = ("#1b7837", "#762a83", "#b35806", "#2166ac", "#8c510a", "#01665e", "#c51b7d", "#4d4d4d")
 _FALLBACK_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
-_REFERENCES_FIRST = ("full", "oracle", "random", "grid", "pool")
+_REFERENCES_FIRST = ("full", "oracle", "oracle_inside", "random", "grid", "pool")
 
 # Attention scores, wherever they appear.
 SCORES = {
