@@ -207,19 +207,31 @@ class ScoreCorrelation(Section):
     budget: Fraction
 
 
-class Latency(Section):
-    """experiments/latency.py
+class Timed(Section):
+    """Generations that are timed.
 
     Attributes:
-        batch_size: questions that are prefilled together.
-        repeats, warm_ups: prefills of every method that count, and those before them that do not.
+        batch_size: questions that run together.
+        repeats, warm_ups: runs of every method that count, and those before them that do not.
     """
 
     batch_size: Count
     repeats: Count
     warm_ups: Annotated[int, Field(ge=0)]
     seed: Seed
+
+
+class Latency(Timed):
+    """experiments/latency.py"""
+
     budgets: Annotated[list[Fraction], Field(min_length=1)]
+
+
+class Efficiency(Timed):
+    """experiments/efficiency.py: new tokens of every question, and methods with all their parameters."""
+
+    new_tokens: Annotated[int, Field(ge=2)]
+    methods: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
 
 class QuartileKept(Subset):

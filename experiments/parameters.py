@@ -17,6 +17,7 @@ from experiments.parameter_sections import (
     Ablation,
     Accuracy,
     CaptureAttention,
+    Efficiency,
     Evaluate,
     EvidenceRecall,
     FreeForm,
@@ -57,6 +58,7 @@ class Parameters(Section):
     evidence_recall: EvidenceRecall
     score_correlation: ScoreCorrelation
     latency: Latency
+    efficiency: Efficiency
     quartile_kept: QuartileKept
     score_kept: ScoreKept
     ablation: Ablation

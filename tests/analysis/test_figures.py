@@ -228,6 +228,18 @@ def write_glimpse(folder: Path) -> None:
     pd.DataFrame(examples).to_csv(folder / "glimpse_examples.csv", index=False)
 
 
+def write_efficiency(folder: Path) -> None:
+    """Measured on a CPU, whose peak memory is not known."""
+    table = pd.DataFrame({"method": ["full", "glimpse", "fastv"], "batch_size": 4, "visual_tokens": 144})
+    table = table.assign(device="a CPU", dtype="float32", threads=1)
+    for short, unit, ratios in (("prefill", "ms", (1, 0.8, 0.5)), ("decode", "ms", (1, 0.95, 0.9)),
+                                ("peak_memory", "mb", (np.nan,) * 3), ("kv_cache", "mb", (1, 0.2, 0.3))):  # fmt: skip
+        ratio = np.array(ratios)
+        columns = {f"{short}_{unit}": 20 * ratio, f"full_{short}_{unit}": 20.0, f"{short}_ratio": ratio}
+        table = table.assign(**columns, **{f"{short}_ratio_low": 0.9 * ratio, f"{short}_ratio_high": 1.1 * ratio})
+    table.to_csv(folder / "efficiency.csv", index=False)
+
+
 def write_images(path: Path, ids: list[str]) -> None:
     """Example images as the benchmark's parquet file holds them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,6 +269,7 @@ def results(tmp_path, monkeypatch) -> Path:
     shutil.copytree(PUBLISHED, tmp_path / "data/published")
     write_kept_tokens(tmp_path, ["a", "b"], tokens=16)
     write_glimpse(tmp_path)
+    write_efficiency(tmp_path)
     examples = ["a-0", "a-1", "b-0", "b-1"]
     write_images(tmp_path / "data/scenes/evaluation.parquet", ["a", "b", "c", *examples])
     monkeypatch.chdir(tmp_path)
@@ -367,6 +380,15 @@ def test_glimpse_examples_need_their_images(results):
     write_images(results / "data/scenes/evaluation.parquet", ["a-0", "a-1", "b-0"])
     with pytest.raises(ValueError, match=r"glimpse_examples.csv shows b-1, not in data/scenes/evaluation.parquet"):
         drawn("glimpse_examples", results)
+
+
+def test_efficiency_draws_what_was_measured_as_shares_of_the_full_model(results):
+    panels = drawn("efficiency", results).axes
+    assert [axes.get_title() for axes in panels] == ["Prefill time (%)", "Decoding, time per token (%)", "KV cache (%)"]
+    labels = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert labels == ["FastV", "GlimpsePrune"]
+    widths = [[bar.get_width() for bar in axes.patches] for axes in panels]
+    np.testing.assert_allclose(widths, [[50, 80], [90, 95], [30, 20]])
 
 
 def test_significance_matrices_are_antisymmetric_and_leave_out_what_may_be_chance(results):

@@ -1,0 +1,91 @@
+"""GlimpsePrune's masks against the evidence, on the workspace's tiny model with random modules."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from experiments import glimpse_masks
+from pruning.glimpse import checkpoint
+from tests.experiments import workspace
+from tests.pruning.tiny_glimpse import tiny_modules
+from tests.tiny_models import tiny_llava
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    methods = {"full": {}, "glimpse": {"path": "modules"}}
+    monkeypatch.chdir(workspace.make(tmp_path, questions=6, methods=methods))
+    checkpoint.save(tiny_modules(tiny_llava()[0]), "modules")
+    return tmp_path
+
+
+def run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["glimpse_masks"])
+    glimpse_masks.main()
+
+
+def change(section: str, key: str, value: object) -> None:
+    parameters = yaml.safe_load(Path("params.yaml").read_text())
+    parameters[section][key] = value
+    workspace.write_parameters(Path(), parameters)
+
+
+def test_caps_hold_and_means_are_those_of_the_questions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change("glimpse_masks", "caps", [1.0, 0.25])
+    run(monkeypatch)
+    questions = pd.read_csv(glimpse_masks.QUESTIONS)
+    assert questions["cap"].tolist() == [1.0] * 4 + [0.25] * 4, "two attributes and two countings; captions are none"
+    by_cap = questions.set_index(["cap", "id"])["kept_share"]
+    assert (by_cap[0.25] <= 0.25).all() and (by_cap[1.0] > 0.25).any()
+    assert by_cap[1.0].nunique() > 1, "how many stay depends on the image and the question"
+    # 3 of 6 columns and 2 of 6 rows are evidence; layers 0..2 see all 36 tokens, 3..5 the kept ones.
+    kept, evidence = (36 * questions["kept_share"]).round(), 6
+    common = (questions["recall"] * evidence).round()
+    assert questions["precision"].to_numpy() == pytest.approx((common / kept).to_numpy(), abs=1e-4)
+    assert questions["iou"].to_numpy() == pytest.approx((common / (kept + evidence - common)).to_numpy(), abs=1e-4)
+    assert questions["mean_visual_tokens"].to_numpy() == pytest.approx(((36 + kept) / 2).to_numpy(), abs=1e-3)
+
+    summary = pd.read_csv(glimpse_masks.RESULT)
+    assert summary["type"].tolist() == ["all", "attribute", "counting"] * 2
+    assert summary["n"].tolist() == [4, 2, 2] * 2
+    everything = summary[summary["type"] == "all"].set_index("cap")
+    for cap, rows in questions.groupby("cap"):
+        for measure in ("kept_share", "iou", "f1"):
+            assert everything.loc[cap, measure] == pytest.approx(rows[measure].mean(), abs=2e-4)
+        assert everything.loc[cap, "accuracy"] == pytest.approx(rows["correct"].mean())
+
+
+def test_examples_are_images_with_a_question_of_each_type() -> None:
+    rows = [
+        {"id": f"{image}-{place}", "type": kind, "cap": cap, "kept": [place], "kept_share": 0.1}
+        | dict.fromkeys(("answer", "prediction"), "red")
+        | {"correct": True, "visual_tokens": 9}
+        for cap in (1.0, 0.1)
+        for image, kinds in {
+            "b": ("reading", "attribute"),
+            "a": ("attribute", "counting"),
+            "c": ("attribute", "reading"),
+        }.items()
+        for place, kind in enumerate(kinds)
+    ]
+    shown = glimpse_masks.examples(pd.DataFrame(rows), images=1)
+    assert shown["id"].tolist() == ["b-1", "b-0"], "attribute first; `a` has no reading"
+    assert [json.loads(kept) for kept in shown["kept"]] == [[1], [0]]
+
+
+def test_without_the_method_or_its_weights_nothing_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for methods, message in (
+        ({"glimpse": {"path": "nowhere"}}, "nowhere is no GlimpsePrune checkpoint"),
+        ({"full": {}}, "evaluate.methods in params.yaml has no glimpse"),
+    ):
+        change("evaluate", "methods", methods)
+        with pytest.raises(SystemExit):
+            run(monkeypatch)
+        assert f"error: {message}" in capsys.readouterr().err
+    assert not Path("results").exists()
