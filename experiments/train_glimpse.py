@@ -2,9 +2,10 @@
 
 Only the glimpse token and the predictor are trained, on questions with evidence boxes (experiments/grounded.py):
 cross-entropy of the answer, plus Dice and binary cross-entropy of the predicted mask (arXiv 2508.01548, section 3.3).
-Hugging Face's Trainer does the rest: it resumes from its latest checkpoint in data/checkpoints/glimpse, runs on several
-GPUs under `torchrun` or `accelerate launch`, and in bf16 where the GPU has it. The settings of each model are in the
-section `train_glimpse` of params.yaml. Writes data/models/glimpse-MODEL and results/training_glimpse_MODEL.csv.
+Hugging Face's Trainer does the rest: it resumes from the latest checkpoint of the same model and parameters in
+data/checkpoints/glimpse, runs on several GPUs under `torchrun` or `accelerate launch`, and in bf16 where the GPU has
+it. The settings of each model are in the section `train_glimpse` of params.yaml. Writes data/models/glimpse-MODEL and
+results/training_glimpse_MODEL.csv.
 """
 
 import argparse
@@ -14,12 +15,13 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from experiments import models
-from experiments.cells import write_text
+from experiments.cells import digest, write_text
 from experiments.grounded import GroundedQuestions, collate
 from experiments.parameter_sections import TrainGlimpse
 from experiments.parameters import load_parameters
@@ -96,9 +98,12 @@ def load_questions(settings: TrainGlimpse) -> GroundedQuestions:
 def configuration(model_name: str, settings: TrainGlimpse) -> GlimpseConfig:
     """The parameters' own, or the published one of the model."""
     if settings.config:
-        return GlimpseConfig(
-            **{**settings.config, "selected_visual_layers": tuple(settings.config["selected_visual_layers"])}
-        )
+        given = {**settings.config, "selected_visual_layers": tuple(settings.config.get("selected_visual_layers", ()))}
+        try:
+            return GlimpseConfig(**given)
+        except (TypeError, ValueError) as error:
+            cause = str(error).removeprefix("GlimpseConfig.__init__() ")
+            raise ValueError(f"train_glimpse.config of {model_name}: {cause}") from error
     if model_name not in PRESETS:
         raise ValueError(
             f"train_glimpse.config is empty, and there is no preset for {model_name}: {', '.join(PRESETS)}"
@@ -108,10 +113,6 @@ def configuration(model_name: str, settings: TrainGlimpse) -> GlimpseConfig:
 
 def train(model_name: str, settings: TrainGlimpse, checkpoints: Path) -> tuple[GlimpseModules, pd.DataFrame]:
     """Train the modules, or finish where an earlier run stopped; returns them and the log."""
-    model, processor = models.load(model_name)
-    torch.manual_seed(settings.seed)
-    modules = GlimpseModules.for_model(model, configuration(model_name, settings))
-    nn.init.constant_(modules.le_norm.weight, settings.token_scale)
     cuda = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -133,6 +134,13 @@ def train(model_name: str, settings: TrainGlimpse, checkpoints: Path) -> tuple[G
         dataloader_num_workers=settings.workers,
         use_cpu=not cuda,
     )
+    if arguments.n_gpu > 1:
+        command = f"torchrun --nproc_per_node {arguments.n_gpu} -m experiments.train_glimpse {model_name}"
+        raise ValueError(f"there are {arguments.n_gpu} GPUs, each needs a process of its own: {command}")
+    model, processor = models.load(model_name, str(arguments.device))
+    torch.manual_seed(settings.seed)
+    modules = GlimpseModules.for_model(model, configuration(model_name, settings))
+    nn.init.constant_(modules.le_norm.weight, settings.token_scale)
     trainer = GlimpseTrainer(
         model=GlimpseLoss(model, modules),
         args=arguments,
@@ -153,9 +161,12 @@ def main() -> None:
         runs = load_parameters().train_glimpse
         if name not in runs:
             raise ValueError(f"{name!r} is not in params.yaml's train_glimpse: {', '.join(runs)}")
-        modules, log = train(name, runs[name], CHECKPOINTS / name)
+        started = digest([name, runs[name].model_dump()])[:16]
+        modules, log = train(name, runs[name], CHECKPOINTS / started)
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
+    if not PartialState().is_main_process:
+        return
     checkpoint.save(modules, MODELS / f"glimpse-{name}")
     write_text(RESULTS / f"training_glimpse_{name}.csv", log.to_csv(index=False))
 
