@@ -198,6 +198,7 @@ def write_glimpse(folder: Path) -> None:
     """GlimpsePrune by cap, single questions' kept shares, and two questions about each of two images."""
     rows = [
         {"cap": cap, "type": kind, "accuracy": 0.8 + 0.1 * cap, "ci_low": 0.78 + 0.1 * cap, "ci_high": 0.85 + 0.1 * cap}
+        | {"mean_visual_tokens": 90 + 54 * cap}
         for cap in CAPS
         for kind in TYPES
     ]
@@ -216,6 +217,30 @@ def write_glimpse(folder: Path) -> None:
         for place, (answer, kept) in enumerate([("red", [0, 5]), ("blue", [10, 11, 15])])
     ]
     pd.DataFrame(examples).to_csv(folder / "glimpse_examples.csv", index=False)
+
+
+def write_depths(folder: Path) -> None:
+    """The oracle inside the decoder, and dropping everything, from three layers on."""
+    for method in ("oracle_inside", "vtw"):
+        path = folder / f"ablation/{method}.csv"
+        write_settings(path, {"k": (1, 2, 3)})
+        table = pd.read_csv(path)
+        table.assign(method=np.where(table["k"].isna(), "full", method)).to_csv(path, index=False)
+
+
+def write_second_model(folder: Path) -> None:
+    """Three methods at two image sizes; the last does not reach the lower budget."""
+    rows = []
+    for size, tokens in ((96, 144), (64, 64)):
+        for place, (method, budget) in enumerate(
+            [("full", 1.0), ("random", 0.5), ("random", 0.1), ("fastv", 0.5), ("fastv", 0.1)]
+        ):
+            feasible = (method, budget) != ("fastv", 0.1)
+            accuracy = 0.9 - 0.05 * place if feasible else np.nan
+            row = {"model": "scenes-qwen", "image_size": size, "method": method, "budget": budget, "type": "all"}
+            row |= {"feasible": feasible, "mean_visual_tokens": budget * tokens, "accuracy": accuracy}
+            rows.append(row | {"ci_low": accuracy - 0.05, "ci_high": accuracy + 0.05})
+    pd.DataFrame(rows).to_csv(folder / "second_model.csv", index=False)
 
 
 def write_efficiency(folder: Path) -> None:
@@ -258,6 +283,8 @@ def write_all(folder: Path) -> None:
     shutil.copytree(PUBLISHED, folder / "data/published")
     write_kept_tokens(folder, ["a", "b"], tokens=16)
     write_glimpse(folder)
+    write_depths(folder)
+    write_second_model(folder)
     write_efficiency(folder)
     examples = ["a-0", "a-1", "b-0", "b-1"]
     write_images(folder / "data/scenes/evaluation.parquet", ["a", "b", "c", *examples])

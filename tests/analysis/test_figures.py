@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.figures import style
+from analysis.figures import second_model, style
 from experiments import figures
 from tests.analysis.figure_inputs import (
     CAPS,
@@ -226,6 +226,14 @@ def test_bars_of_scores_are_by_question_type(results):
     assert names[0] == "all" and len(blue) == len(TYPES)
 
 
+def test_the_second_model_has_a_panel_for_each_image_size(results):
+    panels = second_model.draw(results).axes
+    assert [axes.get_title() for axes in panels] == [
+        "scenes-qwen, 96 x 96 pixels, 144 visual tokens",
+        "scenes-qwen, 64 x 64 pixels, 64 visual tokens",
+    ]
+
+
 def test_looks_differ_and_unknown_methods_keep_theirs():
     looks = [style.look(method) for method in METHODS]
     assert len({(one.colour, one.marker) for one in looks}) == len(METHODS)
@@ -235,7 +243,7 @@ def test_looks_differ_and_unknown_methods_keep_theirs():
 
 
 def test_what_cannot_be_drawn_is_one_clear_error_and_no_file(results):
-    with pytest.raises(ValueError, match="unknown figure 'accuracy'; the figures are: accuracy_against_budget"):
+    with pytest.raises(ValueError, match="unknown figure 'accuracy'; the figures are: ablation_fastv"):
         figures.draw("accuracy", results, results / "out")
     (results / "attention_dispersion.csv").unlink()
     with pytest.raises(FileNotFoundError, match="attention_dispersion needs attention_dispersion.csv"):
