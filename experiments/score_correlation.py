@@ -28,9 +28,9 @@ from experiments import answers, benchmarks, models, predictions
 from experiments.cells import write_text
 from experiments.kept_tokens import layers_per_token
 from experiments.parameters import Parameters, load_parameters
-from pruning import sequence
 from pruning.base import BeforeLLM, InsideLLM
 from pruning.budget import InfeasibleBudget, Sizes, solve
+from pruning.methods import sequence
 from pruning.methods.cdpruner import conditional_kernel, text_relevance
 from pruning.methods.oracle import touched
 from pruning.methods.random import random_scores
