@@ -4,7 +4,8 @@ Reads results/predictions/METHOD.parquet of the methods in params.yaml and write
 answer, method, budget, prediction, correct, layers, layers_per_token, merged_into. The last two are JSON lists over the
 visual tokens: how many of the decoder's `layers` each token entered, and which of the tokens that the method made by
 merging took it in, counted from 0 (-1: none). The examples are the first question of each type that the full
-model answers correctly (the first of all where it answers none); the budget is the lowest that most methods reach.
+model answers correctly (the first of all where it answers none); the budget is the lowest that three quarters of the
+methods reach.
 """
 
 import json
@@ -21,6 +22,7 @@ from experiments.parameters import load_parameters
 PREDICTIONS = Path("results/predictions")
 OUTPUT = Path("results/kept_tokens.csv")
 SHOWN = ["id", "type", "answer", "method", "budget", "prediction", "correct"]
+MOST = 0.75
 COLUMNS = [*SHOWN, "layers", "layers_per_token", "merged_into"]
 
 
@@ -71,10 +73,10 @@ def merged_into(merged: Sequence[dict[str, Any]], num_visual: int) -> np.ndarray
 
 
 def shared_budget(predictions: pd.DataFrame) -> float:
-    """The lowest budget among those that most methods, other than the full model, could be run at."""
+    """The lowest budget that at least MOST of the methods, the full model aside, could be run at."""
     pruned = predictions[predictions["method"] != "full"]
     methods = pruned.groupby("budget")["method"].nunique()
-    return float(methods[methods == methods.max()].index.min())
+    return float(methods[methods >= MOST * methods.max()].index.min())
 
 
 def examples(predictions: pd.DataFrame) -> list[str]:

@@ -43,6 +43,9 @@ def test_layers_each_token_enters(kept, expected):
 
 def test_budget_that_most_methods_reach(predictions):
     assert shared_budget(predictions) == 0.25
+    reach = {"a": 0.1, "b": 0.2, "c": 0.2, "d": 0.5}  # three of four reach 0.2
+    rows = [{"method": name, "budget": budget} for name in reach for budget in (0.1, 0.2, 0.5) if budget >= reach[name]]
+    assert shared_budget(pd.DataFrame([{"method": "full", "budget": 1.0}, *rows])) == 0.2
 
 
 def test_one_example_a_type_answered_correctly_where_possible(predictions):
