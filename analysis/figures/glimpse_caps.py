@@ -41,21 +41,12 @@ def _draw_ours(axes: Axes, masks: pd.DataFrame, accuracy: pd.DataFrame) -> None:
     full = accuracy[accuracy["method"] == "full"].iloc[0]
     axes.axhline(100 * full["accuracy"], color=style.look("full").colour, linestyle="--", linewidth=0.7)
     rows = masks.assign(share=100 * masks["cap"]).sort_values("share")
-    _points(axes, "glimpse", rows["share"], rows)
+    style.points(axes, "glimpse", rows["share"], rows)
     for method in _RIVALS:
         rows = accuracy[accuracy["method"] == method].sort_values("budget")
-        _points(axes, method, 100 * rows["budget"], rows)
+        style.points(axes, method, 100 * rows["budget"], rows)
     _axis(axes, "Testbed accuracy (%)")
     axes.set_xlabel("Cap behind layer K, or budget (%)")
-
-
-def _points(axes: Axes, method: str, shares: pd.Series, rows: pd.DataFrame) -> None:
-    look = style.look(method)
-    values, low, high = (100 * rows[column] for column in ("accuracy", "ci_low", "ci_high"))
-    axes.errorbar(
-        shares, values, yerr=[values - low, high - values], color=look.colour, linestyle=look.line, marker=look.marker,
-        elinewidth=0.6, capsize=1.2, capthick=0.5,
-    )  # fmt: skip
 
 
 def _draw_published(axes: Axes, published: pd.DataFrame) -> None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures import style
@@ -27,9 +26,9 @@ def draw(results: Path) -> Figure:
     for axes, x in zip(panels, ("k", "mean_visual_tokens"), strict=True):
         for name, table in tables.items():
             rows = table[(table["type"] == "all") & (table["method"] == name)].sort_values(x)
-            _points(axes, name, rows[x], rows)
+            style.points(axes, name, rows[x], rows)
         if x == "mean_visual_tokens":
-            _points(axes, "glimpse", trained[x], trained)
+            style.points(axes, "glimpse", trained[x], trained)
         full = tables["vtw"][(tables["vtw"]["type"] == "all") & (tables["vtw"]["method"] == "full")].iloc[0]
         axes.axhline(100 * full["accuracy"], color=style.look("full").colour, linestyle="--", linewidth=0.7)
     panels[0].set_xlabel("First decoder layer after pruning (K + 1)")
@@ -39,12 +38,3 @@ def draw(results: Path) -> Figure:
     style.tag(panels[1], "b")
     style.legend(figure, ["full", "oracle_inside", "vtw", "glimpse"], 4)
     return figure
-
-
-def _points(axes: Axes, method: str, x: pd.Series, rows: pd.DataFrame) -> None:
-    look = style.look(method)
-    values, low, high = (100 * rows[column] for column in ("accuracy", "ci_low", "ci_high"))
-    axes.errorbar(
-        x, values, yerr=[values - low, high - values], color=look.colour, linestyle=look.line, marker=look.marker,
-        elinewidth=0.6, capsize=1.2, capthick=0.5,
-    )  # fmt: skip

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from analysis.figures import style
-from analysis.figures.kept_tokens import IMAGES, draw_tokens
+from analysis.figures.kept_tokens import IMAGES, draw_tokens, read_scenes
 
 INPUTS = ("glimpse_examples.csv",)
 _BOX_COLOUR = "#e7298a"
@@ -29,13 +29,7 @@ def draw(results: Path, images: Path = IMAGES) -> Figure:
         FileNotFoundError: `images` is missing.
     """
     kept = pd.read_csv(results / "glimpse_examples.csv", keep_default_na=False)
-    if not images.exists():
-        raise FileNotFoundError(f"glimpse_examples needs the images of {images}; run `dvc repro scenes` first")
-    scenes = pd.read_parquet(
-        images, columns=["id", "image", "question", "boxes"], filters=[("id", "in", kept["id"].tolist())]
-    ).set_index("id")
-    if missing := set(kept["id"]) - set(scenes.index):
-        raise ValueError(f"glimpse_examples.csv shows {', '.join(sorted(missing))}, not in {images}")
+    scenes = read_scenes(images, kept["id"].tolist(), "glimpse_examples")
     columns = [rows for _, rows in kept.groupby("image", sort=True)]
     questions = max(len(rows) for rows in columns)
     width = style.PAGE_WIDTH / len(columns)

@@ -41,13 +41,8 @@ def draw(results: Path, images: Path = IMAGES) -> Figure:
         FileNotFoundError: `images` is missing.
     """
     kept = pd.read_csv(results / "kept_tokens.csv", keep_default_na=False)
-    if not images.exists():
-        raise FileNotFoundError(f"kept_tokens needs the images of {images}; run `dvc repro scenes` first")
     ids = list(dict.fromkeys(kept["id"].astype(str)))
-    scenes = pd.read_parquet(images, columns=["id", "image", "question", "boxes"], filters=[("id", "in", ids)])
-    scenes = scenes.set_index("id")
-    if missing := set(ids) - set(scenes.index):
-        raise ValueError(f"kept_tokens.csv shows {', '.join(sorted(missing))}, not in {images}; run `dvc repro` again")
+    scenes = read_scenes(images, ids, "kept_tokens")
 
     methods = style.ordered(kept["method"])
     rows = -(-len(methods) // _COLUMNS)
@@ -68,6 +63,16 @@ def draw(results: Path, images: Path = IMAGES) -> Figure:
         caption += " Tinted alike: merged into one token."
     parts[-1, 0].supxlabel(caption, fontsize=7)
     return figure
+
+
+def read_scenes(images: Path, ids: list[str], figure: str) -> pd.DataFrame:
+    """Image, question and boxes of some questions, by their id; see `draw` for what is raised."""
+    if not images.exists():
+        raise FileNotFoundError(f"{figure} needs the images of {images}; run `dvc repro scenes` first")
+    scenes = pd.read_parquet(images, columns=["id", "image", "question", "boxes"], filters=[("id", "in", ids)])
+    if missing := set(ids) - set(scenes["id"]):
+        raise ValueError(f"{figure}.csv shows {', '.join(sorted(missing))}, not in {images}; run `dvc repro` again")
+    return scenes.set_index("id")
 
 
 def _draw_example(

@@ -139,6 +139,16 @@ def legend(figure: Figure, methods: list[str], columns: int) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=math.ceil(len(methods) / rows))
 
 
+def points(axes: Axes, method: str, x: pd.Series, rows: pd.DataFrame) -> None:
+    """A method's accuracies in percent, with their intervals, over `x`."""
+    one = look(method)
+    values, low, high = (100 * rows[column] for column in ("accuracy", "ci_low", "ci_high"))
+    axes.errorbar(
+        x, values, yerr=[values - low, high - values], color=one.colour, linestyle=one.line, marker=one.marker,
+        elinewidth=0.6, capsize=1.2, capthick=0.5,
+    )  # fmt: skip
+
+
 def tag(axes: Axes, letter: str) -> None:
     """Letter of a panel, above its top left corner."""
     axes.set_title(f"({letter})", loc="left", fontweight="bold")
