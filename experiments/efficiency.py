@@ -52,7 +52,7 @@ class Clock(BaseStreamer):
 def table(parameters: Parameters) -> pd.DataFrame:
     """efficiency.csv: a row for each method, in the order of params.yaml."""
     settings = parameters.efficiency
-    model, processor = models.load(parameters.model)
+    model, processor = models.load(settings.model)
     benchmark = benchmarks.load(parameters.evaluate.benchmark, settings.batch_size, settings.seed)
     batch = next(answers.make_batches(processor, model.config, benchmark, settings.batch_size))
     inputs = {name: tensor.to(model.device) for name, tensor in batch.inputs.items()}
@@ -70,7 +70,7 @@ def table(parameters: Parameters) -> pd.DataFrame:
             pair = tuple(measure(model, method, inputs, settings.new_tokens) for method in (None, methods[name]))
             if repeat >= 0:
                 pairs[name].append(pair)
-    head = {"model": parameters.model, "benchmark": parameters.evaluate.benchmark}
+    head = {"model": settings.model, "benchmark": parameters.evaluate.benchmark}
     sizes = {"batch_size": len(batch.rows), "visual_tokens": batch.visual_tokens, "new_tokens": settings.new_tokens}
     rows = []
     for name, given in settings.methods.items():

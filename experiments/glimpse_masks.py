@@ -1,7 +1,7 @@
 """What GlimpsePrune keeps and whether it is the evidence: `python -m experiments.glimpse_masks`.
 
-Reads the sections `model`, `evaluate` (benchmark, batch size, the method's own parameters) and `glimpse_masks` of
-params.yaml. The kept share is that after layer K, as in the paper; the tokens of the evidence boxes are those of
+Reads the sections `evaluate` (benchmark, batch size) and `glimpse_masks` (model, modules, caps) of params.yaml. The
+kept share is that after layer K, as in the paper; the tokens of the evidence boxes are those of
 experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1: none):
 
 - results/glimpse_questions.csv: for every cap and question `correct`, `kept_share` and the mask's quality;
@@ -38,14 +38,11 @@ MEASURES = ["kept_share", "mean_visual_tokens", *MaskQuality._fields]
 
 def run(parameters: Parameters, benchmark: Dataset) -> pd.DataFrame:
     """One row for each cap and question: its answer, kept tokens after layer K and how these match the evidence."""
-    settings = parameters.evaluate
-    model, processor = models.load(parameters.model)
+    settings, asked = parameters.evaluate, parameters.glimpse_masks
+    model, processor = models.load(asked.model)
     batches = list(answers.make_batches(processor, model.config, benchmark, settings.batch_size))
     counts = {batch.visual_tokens for batch in batches}
-    methods = {
-        cap: dict.fromkeys(counts, pruning.make(METHOD, **settings.methods[METHOD], **_cap(cap)))
-        for cap in parameters.glimpse_masks.caps
-    }
+    methods = {cap: dict.fromkeys(counts, pruning.make(METHOD, path=asked.path, **_cap(cap))) for cap in asked.caps}
     boxes = {question["id"]: question["boxes"] for batch in batches for question in batch.questions}
     rows: list[dict[str, Any]] = []
     with answers.side_by_side(model) as copies, tqdm(total=len(methods) * len(benchmark), unit="question") as progress:
@@ -112,8 +109,6 @@ def main() -> None:
     parser.parse_args()
     try:
         parameters = load_parameters()
-        if METHOD not in parameters.evaluate.methods:
-            raise ValueError(f"evaluate.methods in params.yaml has no {METHOD}: its parameters are taken from there")
         settings = parameters.evaluate
         benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
         questions = run(parameters, benchmark)

@@ -228,8 +228,9 @@ class Latency(Timed):
 
 
 class Efficiency(Timed):
-    """experiments/efficiency.py: new tokens of every question, and methods with all their parameters."""
+    """experiments/efficiency.py: its own model, new tokens of every question, and methods with all their parameters."""
 
+    model: str
     new_tokens: Annotated[int, Field(ge=2)]
     methods: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
@@ -278,10 +279,14 @@ class GlimpseMasks(Section):
     """experiments/glimpse_masks.py
 
     Attributes:
+        model: as the one at the top of params.yaml; modules are trained for one model, so the stage has its own.
+        path: folder of the modules.
         caps: on the share kept behind layer K; 1 is no cap.
         images: how many are shown with two questions each.
     """
 
+    model: str
+    path: str
     caps: Annotated[list[Fraction], Field(min_length=1)]
     images: Count
 

@@ -19,7 +19,8 @@ def test_measured_beside_the_full_model_at_the_share_asked_for(tmp_path: Path, m
     monkeypatch.chdir(workspace.make(tmp_path))
     checkpoint.save(tiny_modules(tiny_llava()[0]), "modules")
     methods = {"full": {}, "glimpse": {"path": "modules", "fixed_remain_ratio": 0.25}, "vispruner": {"keep": 9}}
-    settings = {"batch_size": 2, "repeats": 2, "warm_ups": 0, "new_tokens": 4, "methods": methods}
+    settings = {"batch_size": 2, "repeats": 2, "warm_ups": 0, "new_tokens": 4, "model": "tiny"}
+    settings["methods"] = methods
     parameters = load_parameters()
     parameters = parameters.model_copy(update={"efficiency": parameters.efficiency.model_copy(update=settings)})
     table = efficiency.table(parameters).set_index("method")

@@ -17,9 +17,10 @@ from tests.tiny_models import tiny_llava
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    methods = {"full": {}, "glimpse": {"path": "modules"}}
-    monkeypatch.chdir(workspace.make(tmp_path, questions=6, methods=methods))
+    monkeypatch.chdir(workspace.make(tmp_path, questions=6))
     checkpoint.save(tiny_modules(tiny_llava()[0]), "modules")
+    change("glimpse_masks", "model", "tiny")
+    change("glimpse_masks", "path", "modules")
     return tmp_path
 
 
@@ -77,15 +78,11 @@ def test_examples_are_images_with_a_question_of_each_type() -> None:
     assert [json.loads(kept) for kept in shown["kept"]] == [[1], [0]]
 
 
-def test_without_the_method_or_its_weights_nothing_is_written(
+def test_without_the_modules_nothing_is_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for methods, message in (
-        ({"glimpse": {"path": "nowhere"}}, "nowhere is no GlimpsePrune checkpoint"),
-        ({"full": {}}, "evaluate.methods in params.yaml has no glimpse"),
-    ):
-        change("evaluate", "methods", methods)
-        with pytest.raises(SystemExit):
-            run(monkeypatch)
-        assert f"error: {message}" in capsys.readouterr().err
+    change("glimpse_masks", "path", "nowhere")
+    with pytest.raises(SystemExit):
+        run(monkeypatch)
+    assert "error: nowhere is no GlimpsePrune checkpoint" in capsys.readouterr().err
     assert not Path("results").exists()
