@@ -1,7 +1,23 @@
-"""What params.yaml's sections check in common: names that are known, and lists without repetition."""
+"""What params.yaml's sections have in common: ranges, known names, lists without repetition."""
 
 import difflib
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+# How pydantic is told that the methods are not to be tried out.
+NAMES_ONLY = "names only"
+
+
+class Section(BaseModel):
+    """The parameters of one stage; unknown keys and values of another type ("64" for 64) are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def one_of(kind: str, name: str, known: Any) -> str:

@@ -3,24 +3,10 @@
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from experiments import benchmarks
-from experiments.parameter_checks import no_repeats, one_of
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-
-
-# How pydantic is told that the methods are not to be tried out.
-NAMES_ONLY = "names only"
-
-
-class Section(BaseModel):
-    """The parameters of one stage; unknown keys and values of another type ("64" for 64) are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from experiments.parameter_checks import NAMES_ONLY, Count, Fraction, Section, Seed, no_repeats, one_of
 
 
 class Scenes(Section):
@@ -81,22 +67,30 @@ class CaptureAttention(Section):
     seed: Seed
 
 
-class Evaluate(Section):
-    """experiments/evaluate.py
+class Answered(Section):
+    """Questions that are answered at several budgets.
 
     Attributes:
-        benchmark: a key of experiments.benchmarks.BENCHMARKS.
         questions: size of a subset balanced over the question types; 0 takes every question.
         budgets: fractions of the visual tokens, as the mean over the decoder layers; 1.0 is the unpruned model.
-        methods: name -> its own parameters, without the one that the budget decides.
     """
 
-    benchmark: str
     questions: Annotated[int, Field(ge=0)]
     seed: Seed
     batch_size: Count
     max_new_tokens: Count
     budgets: Annotated[list[Fraction], Field(min_length=1)]
+
+
+class Evaluate(Answered):
+    """experiments/evaluate.py
+
+    Attributes:
+        benchmark: a key of experiments.benchmarks.BENCHMARKS.
+        methods: name -> its own parameters, without the one that the budget decides.
+    """
+
+    benchmark: str
     methods: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
     @field_validator("benchmark")
@@ -156,20 +150,13 @@ class Subset(Section):
     seed: Seed
 
 
-class FreeForm(Section):
+class FreeForm(Answered):
     """experiments/free_form.py
 
     Attributes:
-        questions: size of the subset; 0 takes every free-form question.
-        budgets: as in `evaluate`.
         methods: keys of evaluate.methods, which has their parameters.
     """
 
-    questions: Annotated[int, Field(ge=0)]
-    seed: Seed
-    batch_size: Count
-    max_new_tokens: Count
-    budgets: Annotated[list[Fraction], Field(min_length=1)]
     methods: Annotated[list[str], Field(min_length=1)]
 
 

@@ -11,9 +11,8 @@ import yaml
 from pydantic import ValidationError, field_validator
 
 from experiments import figures, presets
-from experiments.parameter_checks import no_repeats, one_of, suggestion
+from experiments.parameter_checks import NAMES_ONLY, Section, no_repeats, one_of, suggestion
 from experiments.parameter_sections import (
-    NAMES_ONLY,
     Ablation,
     Accuracy,
     CaptureAttention,
@@ -29,7 +28,6 @@ from experiments.parameter_sections import (
     ScoreCorrelation,
     ScoreKept,
     SecondModel,
-    Section,
     Significance,
     Train,
     TrainGlimpse,
