@@ -25,7 +25,7 @@ class EncodedImages:
 
     Raises:
         TypeError: the model is not supported.
-        ValueError: there are no `pixel_values` in the inputs.
+        ValueError: there are no `pixel_values` in the inputs, or there are videos.
 
     Example:
         images = EncodedImages(model, inputs)
@@ -38,6 +38,8 @@ class EncodedImages:
         family = family_of(model)
         if inputs.get("pixel_values") is None:
             raise ValueError("there are no pixel_values to encode: leave prompts without images to the model")
+        if inputs.get("pixel_values_videos") is not None:
+            raise ValueError("videos cannot be encoded beforehand: open the methods' contexts without `images`")
         encode = family.core.get_image_features
         taken = [name for name in inspect.signature(encode).parameters if name in inputs]
         self._model = model

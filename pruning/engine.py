@@ -17,7 +17,7 @@ from pruning import guards
 from pruning.encoded import EncodedImages
 from pruning.families import family_of
 from pruning.observed import Prompt
-from pruning.placement import choose_by_image, expansion, prompt_tokens
+from pruning.placement import arrange_images, choose_by_image, prompt_tokens
 from pruning.record import Record
 from pruning.stages import Stages
 from pruning.state import BEFORE, Call, Pass
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 Rotary = tuple[Tensor, Tensor]
+PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 
 
 class Engine:
@@ -113,19 +114,19 @@ class Engine:
         if call.decoding:
             return
         call.ids_BL = args[0] if args else kwargs.get("input_ids")
-        if call.ids_BL is not None:
-            call.visual_BL = call.ids_BL == family.image_token_id
-            if family.video_token_id is not None:
-                call.video_BL = call.ids_BL == family.video_token_id
-        else:
-            embed = self.model.get_input_embeddings()
-            placeholder = torch.tensor(family.image_token_id, device=embed.weight.device)
-            call.visual_BL = (kwargs["inputs_embeds"] == embed(placeholder)).all(dim=-1)
-        encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
-        call.images = kwargs.get("pixel_values") is not None or encoded is not None
+        embed = self.model.get_input_embeddings()
+        encoded = kwargs.get("mm_encoder_outputs") or {}
+        for kind, token_id in family.placeholder_ids.items():
+            if call.ids_BL is not None:
+                call.placeholders[kind] = call.ids_BL == token_id
+            else:
+                placeholder = torch.tensor(token_id, device=embed.weight.device)
+                call.placeholders[kind] = (kwargs["inputs_embeds"] == embed(placeholder)).all(dim=-1)
+            if kwargs.get(PIXELS[kind]) is not None or encoded.get(kind) is not None:
+                call.given.append(kind)
         if self.images is not None:
-            self.images.refuse_others(encoded)
-        elif not call.images:
+            self.images.refuse_others(encoded.get("image"))
+        elif not call.given:
             self.vision.forget()
 
     def _on_language_model(
@@ -158,7 +159,7 @@ class Engine:
         self._forget()
         self._decoded, self._entering, self.vision.fresh = None, tokens, False
         num_layers = len(self.family.layers)
-        copies = expansion(self.vision, tokens)
+        copies = arrange_images(call, self.vision, tokens)
         self.record.begin([tokens] * num_layers, copies)
         if not any(tokens.visual):
             return None

@@ -10,7 +10,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-from pruning.towers import CropVision, MergedVision, PatchVision
+from pruning.qwen_tower import MergedVision
+from pruning.towers import CropVision, PatchVision
 from pruning.vision import Vision
 
 
@@ -36,6 +37,12 @@ class Family:
         self.image_token_id: int = model.config.image_token_id
         self.video_token_id: int | None = getattr(model.config, "video_token_id", None)
         _check_decoder(self.language_model, self.layers)
+
+    @property
+    def placeholder_ids(self) -> dict[str, int]:
+        """Token ids of the placeholders of an image and, where the family takes videos, of a video."""
+        videos = {} if self.video_token_id is None else {"video": self.video_token_id}
+        return {"image": self.image_token_id, **videos}
 
     @property
     def vision_tower(self) -> Any:
@@ -76,7 +83,7 @@ class LlavaNext(Family):
 
 
 class Qwen2VL(Family):
-    """Qwen2-VL: images of any size, patches merged 2x2, positions with three axes."""
+    """Qwen2-VL: images and videos of any size, patches merged 2x2, positions with three axes."""
 
     mrope = True
 

@@ -47,12 +47,6 @@ def refuse_continuation(new_tokens: int) -> None:
         )
 
 
-def refuse_video(placeholders: int) -> None:
-    """Raise ValueError if the prompt has video placeholders."""
-    if placeholders:
-        raise ValueError("video is not supported by pruning: pass the frames as images")
-
-
 def refuse_bad_stage(layer: int, num_layers: int, wanted: Sequence[int | None], current: Sequence[int | None]) -> None:
     """Raise ValueError if a method wants to prune at a layer that is not there, or to keep more than there are."""
     if not 0 <= layer < num_layers:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from pruning.families import Family
-from pruning.guards import refuse_video
 from pruning.observed import Observed, Prompt
 from pruning.state import Call
 from pruning.tokens import Choice, Made, Tokens, upload
@@ -26,7 +25,7 @@ def prompt_tokens(call: Call, family: Family, embeddings_BLD: Tensor, kwargs: di
         kwargs: what the language model is called with.
 
     Raises:
-        ValueError: the prompt has video placeholders, or image placeholders without images.
+        ValueError: the prompt has placeholders of images without images, or of videos without videos.
     """
     batch, length, _ = embeddings_BLD.shape
     device = embeddings_BLD.device
@@ -36,12 +35,13 @@ def prompt_tokens(call: Call, family: Family, embeddings_BLD: Tensor, kwargs: di
         mask_BL = torch.ones(batch, length, dtype=torch.bool, device=device)
     else:
         mask_BL = mask[:, -length:].to(device=device, dtype=torch.bool)
-    visual_BL = call.visual_BL.to(device) & mask_BL
-    video_BL = torch.zeros_like(mask_BL) if call.video_BL is None else call.video_BL.to(device)
-    visual, total, video = torch.stack([visual_BL.sum(1), mask_BL.sum(1), video_BL.sum(1)]).tolist()
-    refuse_video(sum(video))
-    if sum(visual) and not call.images:
-        _mismatch(f"{sum(visual)} image placeholders but no image")
+    call.placeholders = {kind: where_BL.to(device) & mask_BL for kind, where_BL in call.placeholders.items()}
+    visual_BL = torch.stack([*call.placeholders.values()]).any(dim=0)
+    total, *kinds = torch.stack([mask_BL.sum(1), *(where.sum(1) for where in call.placeholders.values())]).tolist()
+    for kind, counts in zip(call.placeholders, kinds, strict=True):
+        if sum(counts) and kind not in call.given:
+            _mismatch(f"{sum(counts)} {kind} placeholders but no {kind}")
+    visual = [sum(counts) for counts in zip(*kinds, strict=True)]
     numbers_BL = (visual_BL.cumsum(dim=1) - 1).masked_fill(~visual_BL, -1)
     positions = kwargs.get("position_ids")
     if positions is None:
@@ -53,8 +53,11 @@ def prompt_tokens(call: Call, family: Family, embeddings_BLD: Tensor, kwargs: di
     return Tokens(numbers_BL, mask_BL, positions_ABL, positions_ABL[..., -1:] + 1, tuple(visual), text)
 
 
-def expansion(vision: Vision, tokens: Tokens) -> int:
-    """Rows of the batch that stand for one sample: `generate` copies each for beams after encoding its images once.
+def arrange_images(call: Call, vision: Vision, tokens: Tokens) -> int:
+    """Put the images that the tower saw in the order of the prompts, and count the rows that stand for one sample.
+
+    `generate` copies the row of each sample for beams, after encoding its images once. With images and videos in one
+    batch the order costs a second host synchronisation.
 
     Raises:
         ValueError: placeholders and visual tokens do not match in number.
@@ -62,10 +65,13 @@ def expansion(vision: Vision, tokens: Tokens) -> int:
     placeholders = sum(tokens.visual)
     if not vision.has_run or placeholders == 0:
         return 1
+    vision.settle(len(call.given))
     available = sum(len(image.index_N) for image in vision.images)
     copies = placeholders // available
     if placeholders % available or len(tokens.visual) % copies:
         _mismatch(f"{placeholders} image placeholders, but its images give {available} visual tokens")
+    if len(call.given) > 1:
+        vision.interleave(call.placeholders["video"][::copies][tokens.visual_BS[::copies]].tolist())
     return copies
 
 

@@ -22,18 +22,18 @@ class Call:
     Attributes:
         labels: whether the caller wants a loss.
         cache: the KV cache passed in, if any.
-        ids_BL: token ids, if given; visual_BL, video_BL: where they are placeholders.
+        ids_BL: token ids, if given.
+        placeholders: for "image" and, where the family has it, "video": bool [B, L], where its placeholders are.
+        given: which of these came with the prompt, as pixels or already encoded.
         odd_mask: whether the attention mask is something else than None or 2-D.
-        images: whether images came with the prompt, as pixels or already encoded.
     """
 
     labels: bool = False
     cache: Any = None
     ids_BL: Tensor | None = None
-    visual_BL: Any = None
-    video_BL: Any = None
+    placeholders: dict[str, Tensor] = field(default_factory=dict)
+    given: list[str] = field(default_factory=list)
     odd_mask: bool = False
-    images: bool = True
 
     @property
     def cached(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.merging import Clusters
+from pruning.vision import NOT_RUN
 
 
 class TowerMerging:
@@ -37,7 +38,7 @@ class TowerMerging:
     def owners_BN(self) -> Tensor:
         """int64 `[images, N]`, for every patch of the latest run the merged token it is in, from 0 to keep - 1."""
         if self._clusters is None:
-            raise RuntimeError("the vision tower has not run inside this context: pass pixel_values")
+            raise RuntimeError(NOT_RUN)
         # [CLS] is the first token and stays the first.
         return self._clusters.owners_BN[:, 1:] - 1 if self._cls else self._clusters.owners_BN
 

@@ -1,4 +1,4 @@
-"""The vision towers of the supported families: where attention, features and layout are caught."""
+"""The CLIP-like vision towers of the LLaVA families: where attention, features and layout are caught."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,14 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
-from transformers.vision_utils import get_vision_window_index
 
 from pruning.observe import Projections, Watch, received_attention
-from pruning.vision import Image, Vision, pixel_keys, raster_cells
+from pruning.vision import NOT_RUN, Image, Vision, pixel_keys, raster_cells
 
 NEWLINE = -1.0
-NOT_RUN = "the vision tower has not run inside this context: pass pixel_values"
 
 
 class PatchVision(Vision):
@@ -180,120 +177,3 @@ class CropVision(PatchVision):
     @cached_property
     def keys_I(self) -> Tensor:
         return torch.stack([keys.sum() for keys in pixel_keys(self.pixel_values).split(self.crops)])
-
-
-class MergedVision(Vision):
-    """Qwen towers: no [CLS], images of any size one after the other, patches merged 2x2, windows undone."""
-
-    def __init__(self, tower: Any, layer: int) -> None:
-        super().__init__(tower, tower.blocks)
-        self.tower = tower
-        self.merge = tower.spatial_merge_size**2
-        self.grid_thw: Any = None
-        self.call: dict[str, Any] = {}
-        self.projected: Tensor | None = None
-        self.output: Tensor | None = None
-        block = tower.blocks[layer]
-        self._handles += [
-            block.attn.register_forward_pre_hook(self._catch_call, with_kwargs=True),
-            block.attn.qkv.register_forward_hook(self._catch_projected),
-            block.register_forward_hook(self._catch_output),
-        ]
-
-    def _start(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.forget()
-        self.fresh = True
-        self.pixel_values = args[0] if args else kwargs["hidden_states"]
-        self.grid_thw = args[1] if len(args) > 1 else kwargs["grid_thw"]
-
-    def _catch_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.call = kwargs
-
-    def _catch_projected(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self.projected = output
-
-    def _catch_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self.output = output
-
-    def forget(self) -> None:
-        super().forget()
-        self.grid_thw = self.projected = self.output = None
-        self.call = {}
-
-    @property
-    def patches(self) -> list[int]:
-        """Patches of every image before merging."""
-        return self.grid_thw.prod(dim=-1).tolist()
-
-    @cached_property
-    def images(self) -> list[Image]:
-        images, start = [], 0
-        side = self.tower.spatial_merge_size
-        for frames, height, width in self.grid_thw.tolist():
-            rows, columns = height // side, width // side
-            count = frames * rows * columns
-            index_N = torch.arange(start, start + count, device=self.grid_thw.device)
-            cells_N4 = raster_cells(rows, columns).to(index_N.device).repeat(frames, 1)
-            grid = (rows, columns)
-            images.append(Image(index_N, cells_N4, grid if frames == 1 else None, (grid,) * frames))
-            start += count
-        return images
-
-    def by_token(self, values_PC: Tensor) -> Tensor:
-        """Merge `[patches, C]` by the mean over each group and undo the order of the windows: `[T, C]`."""
-        merged_TC = values_PC.view(-1, self.merge, values_PC.shape[-1]).mean(dim=1)
-        if not hasattr(self.tower, "window_size"):
-            return merged_TC
-        window_index, _ = get_vision_window_index(
-            self.grid_thw,
-            spatial_merge_size=self.tower.spatial_merge_size,
-            window_size=self.tower.window_size,
-            patch_size=self.tower.patch_size,
-        )
-        return merged_TC[window_index.to(merged_TC.device).argsort()]
-
-    @property
-    def _projections(self) -> Tensor:
-        """Queries, keys and values of all patches, `[patches, 3, heads, d]`, before the rotary embedding."""
-        if self.projected is None:
-            raise RuntimeError(NOT_RUN)
-        return self.projected.unflatten(1, (3, self.tower.config.num_heads, -1))
-
-    @cached_property
-    def attention_HT(self) -> Tensor:
-        queries, keys, _ = self._projections.unbind(1)
-        return self._received(*apply_rotary_pos_emb_vision(queries, keys, *self.call["position_embeddings"]))
-
-    def _received(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Mean attention received from the patches of the same image, `[H, T]`, of `[patches, H, d]` each."""
-        bounds = self.call["cu_seqlens"]
-        lengths = (bounds[1:] - bounds[:-1]).tolist()
-        received = [
-            received_attention(q.transpose(0, 1)[None], k.transpose(0, 1)[None])[0]
-            for q, k in zip(queries.split(lengths), keys.split(lengths), strict=True)
-        ]
-        return self.by_token(torch.cat(received, dim=1).T).T
-
-    @cached_property
-    def features_TC(self) -> Tensor:
-        if self.output is None:
-            raise RuntimeError(NOT_RUN)
-        return self.by_token(self.output)
-
-    @cached_property
-    def head_keys_TC(self) -> Tensor:
-        return self.by_token(self._projections[:, 1].mean(dim=1))
-
-    # Behind the observed layer windows may follow, whose queries see few of the keys: it stands in for the last one.
-    @cached_property
-    def wide_attention_T(self) -> Tensor:
-        queries, keys, _ = self._projections.flatten(2)[:, :, None].unbind(1)
-        return self._received(queries, keys)[0]
-
-    @cached_property
-    def wide_keys_TC(self) -> Tensor:
-        return self.by_token(self._projections[:, 1].flatten(1))
-
-    @cached_property
-    def keys_I(self) -> Tensor:
-        return torch.stack([keys.sum() for keys in pixel_keys(self.pixel_values).split(self.patches)])

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+NOT_RUN = "the vision tower has not run inside this context: pass pixel_values"
+
 
 class Image(NamedTuple):
-    """One image as the language model gets it.
+    """One image or video as the language model gets it.
 
     Attributes:
         index_N: int64, the vision token behind every visual token.
@@ -86,6 +88,20 @@ class Vision:
             if isinstance(value, cached_property):
                 self.__dict__.pop(name, None)
 
+    def settle(self, runs: int) -> None:
+        """Take the latest runs, one or two, for those of a prompt; most towers remember only one."""
+
+    def interleave(self, video: Sequence[bool]) -> None:
+        """Put images and videos, which the tower ran on apart, in the order of the prompts.
+
+        Args:
+            video: for every visual token of all samples whether it belongs to a video.
+
+        Raises:
+            ValueError: there are no such images and videos.
+        """
+        raise NotImplementedError
+
     def detach(self) -> None:
         """Take the hooks off; the latest run stays."""
         for handle in self._handles:
@@ -147,6 +163,6 @@ def raster_cells(rows: int, columns: int) -> Tensor:
 def pixel_keys(pixels: Tensor | None) -> Tensor:
     """A number for every row of `pixels` from its bits: integer sums, so exact on any device and in any batch."""
     if pixels is None:
-        raise RuntimeError("the vision tower has not run inside this context: pass pixel_values")
+        raise RuntimeError(NOT_RUN)
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[pixels.element_size()]
     return pixels.contiguous().view(whole).long().flatten(1).sum(dim=1)

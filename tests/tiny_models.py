@@ -1,9 +1,11 @@
 """Tiny random models and inputs of every supported family, made on the spot.
 
 Every factory returns `(model, inputs)`: float32, evaluation mode, greedy decoding that never meets an end token.
-`prompts` says for every row of the batch how many images it has; rows are left-padded to the same length. The text is
-random but depends on the row, so that rows differ.
+`prompts` says for every row of the batch how many images it has, or for Qwen as a word what: "ivi" is an image, a video
+and an image. Rows are left-padded to the same length. The text is random but depends on the row, so that rows differ.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -44,6 +46,9 @@ CLIP = {
     "projection_dim": 16,
 }
 Built = tuple[PreTrainedModel, dict[str, Tensor]]
+Prompts = tuple[int | str, ...]
+PIXELS = {"i": "pixel_values", "v": "pixel_values_videos"}
+GRIDS = {"i": "image_grid_thw", "v": "video_grid_thw"}
 
 
 def tiny_llava(prompts: tuple[int, ...] = (1,), **options) -> Built:
@@ -75,13 +80,13 @@ def tiny_llava_next(prompts: tuple[int, ...] = (1,), **options) -> Built:
     return _ready(LlavaNextForConditionalGeneration, config, **options), inputs
 
 
-def tiny_qwen2_vl(prompts: tuple[int, ...] = (1,), **options) -> Built:
-    """Qwen2-VL: images of 8x12 and 6x4 patches in turn, merged 2x2 to 24 and 6 visual tokens."""
+def tiny_qwen2_vl(prompts: Prompts = (1,), **options) -> Built:
+    """Qwen2-VL: images of 8x12 and 6x4 patches in turn, merged 2x2 to 24 and 6 visual tokens; videos to 18 and 8."""
     vision = {"embed_dim": 16, "hidden_size": 32, "depth": 3, "num_heads": 2, "patch_size": 4, "mlp_ratio": 2}
     return _tiny_qwen(Qwen2VLConfig, Qwen2VLForConditionalGeneration, vision, prompts, options)
 
 
-def tiny_qwen2_5_vl(prompts: tuple[int, ...] = (1,), **options) -> Built:
+def tiny_qwen2_5_vl(prompts: Prompts = (1,), **options) -> Built:
     """Qwen2.5-VL: as Qwen2-VL, with windows of 2x2 merged tokens in all vision blocks but one."""
     vision = {
         "hidden_size": 16,
@@ -104,7 +109,12 @@ FAMILIES = {
 }
 
 
-def take_row(inputs: dict[str, Tensor], prompts: tuple[int, ...], row: int) -> dict[str, Tensor]:
+def contents(prompt: int | str) -> str:
+    """The images (i) and videos (v) of a prompt in order."""
+    return "i" * prompt if isinstance(prompt, int) else prompt
+
+
+def take_row(inputs: dict[str, Tensor], prompts: Prompts, row: int) -> dict[str, Tensor]:
     """The inputs of one row of a batch alone, without its padding."""
     real = inputs["attention_mask"][row].bool()
     alone = {
@@ -112,21 +122,20 @@ def take_row(inputs: dict[str, Tensor], prompts: tuple[int, ...], row: int) -> d
         for name in ("input_ids", "attention_mask", "mm_token_type_ids")
         if name in inputs
     }
-    first, images = sum(prompts[:row]), prompts[row]
-    if images == 0:
-        return alone
-    start, count = first, images
-    if "image_grid_thw" in inputs:
-        patches = inputs["image_grid_thw"].prod(dim=1)
-        start, count = int(patches[:first].sum()), int(patches[first : first + images].sum())
-    alone["pixel_values"] = inputs["pixel_values"][start : start + count]
-    for name in ("image_sizes", "image_grid_thw"):
-        if name in inputs:
-            alone[name] = inputs[name][first : first + images]
+    for kind in sorted(set(contents(prompts[row]))):
+        first = "".join(map(contents, prompts[:row])).count(kind)
+        images = slice(first, first + contents(prompts[row]).count(kind))
+        for name in ("image_sizes", GRIDS[kind]):
+            if name in inputs:
+                alone[name] = inputs[name][images]
+        if GRIDS[kind] in inputs:
+            patches = inputs[GRIDS[kind]].prod(dim=1)
+            images = slice(int(patches[: images.start].sum()), int(patches[: images.stop].sum()))
+        alone[PIXELS[kind]] = inputs[PIXELS[kind]][images]
     return alone
 
 
-def _tiny_qwen(config_class, model_class, vision: dict, prompts: tuple[int, ...], options: dict) -> Built:
+def _tiny_qwen(config_class, model_class, vision: dict, prompts: Prompts, options: dict) -> Built:
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
     config = config_class(
         vision_config=vision,
@@ -136,25 +145,32 @@ def _tiny_qwen(config_class, model_class, vision: dict, prompts: tuple[int, ...]
         vision_start_token_id=96,
         vision_end_token_id=97,
     )
-    grids = [[(1, 8, 12), (1, 6, 4)][number % 2] for number in range(sum(prompts))]
-    lengths = iter(height * width // 4 for _, height, width in grids)
-    inputs = _text([[next(lengths) for _ in range(count)] for count in prompts])
-    inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE).int()
-    if grids:
-        patches = sum(height * width for _, height, width in grids)
-        inputs["pixel_values"] = _pixels(patches, 3 * 2 * 4 * 4)
-        inputs["image_grid_thw"] = torch.tensor(grids)
+    sizes = {"i": [(1, 8, 12), (1, 6, 4)], "v": [(3, 4, 6), (2, 4, 4)]}
+    grids: dict[str, list[tuple[int, int, int]]] = {"i": [], "v": []}
+    rows: list[list[int]] = [[] for _ in prompts]
+    for row, prompt in enumerate(prompts):
+        for kind in contents(prompt):
+            grid = sizes[kind][len(grids[kind]) % 2]
+            grids[kind].append(grid)
+            rows[row].append(math.prod(grid) // 4)
+    inputs = _text(rows, [[VIDEO if kind == "v" else IMAGE for kind in contents(prompt)] for prompt in prompts])
+    inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE).int() + 2 * (inputs["input_ids"] == VIDEO).int()
+    for kind, found in grids.items():
+        if found:
+            inputs[PIXELS[kind]] = _pixels(sum(map(math.prod, found)), 3 * 2 * 4 * 4)
+            inputs[GRIDS[kind]] = torch.tensor(found)
     return _ready(model_class, config, **options), inputs
 
 
-def _text(rows: list[list[int]]) -> dict[str, Tensor]:
+def _text(rows: list[list[int]], placeholders: list[list[int]] | None = None) -> dict[str, Tensor]:
     """Left-padded prompts: text, then for every image its placeholders and more text."""
     generator = torch.Generator().manual_seed(1)
     sequences = []
     for number, images in enumerate(rows):
         pieces = [torch.randint(1, 90, (3 + number,), generator=generator)]
-        for tokens in images:
-            pieces += [torch.full((tokens,), IMAGE), torch.randint(1, 90, (4,), generator=generator)]
+        for place, tokens in enumerate(images):
+            placeholder = IMAGE if placeholders is None else placeholders[number][place]
+            pieces += [torch.full((tokens,), placeholder), torch.randint(1, 90, (4,), generator=generator)]
         sequences.append(torch.cat(pieces))
     length = max(len(sequence) for sequence in sequences)
     ids = torch.full((len(rows), length), PAD)

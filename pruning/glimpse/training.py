@@ -63,7 +63,11 @@ def training_forward(
     with glimpse.installed():
         logits_BLV = model(**inputs, use_cache=False).logits
         row_BHS = glimpse.row(modules.config.use_attention_logits)
-        visual_BS = glimpse.insert(ids_BL == glimpse.family.image_token_id, False)
+        placeholders = {kind: ids_BL == token_id for kind, token_id in glimpse.family.placeholder_ids.items()}
+        visual_BL = torch.stack([*placeholders.values()]).any(dim=0)
+        if inputs.get("pixel_values") is not None and inputs.get("pixel_values_videos") is not None:
+            glimpse.vision.interleave(placeholders["video"][visual_BL].tolist())
+        visual_BS = glimpse.insert(visual_BL, False)
         found = importance(modules, glimpse.vision, row_BHS, visual_BS, visual_BS.sum(dim=1).tolist())
     labels_BS = glimpse.insert(labels_BL, IGNORED)
     vocabulary = model.config.get_text_config().vocab_size

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pruning.record import Record
-from tests.tiny_models import IMAGE
+from tests.tiny_models import IMAGE, VIDEO
 
 
 @contextmanager
@@ -44,9 +44,10 @@ def hidden(
 def visible(inputs: dict[str, Tensor], record: Record, layer: int) -> Tensor:
     """bool `[B, L]`, the tokens of the prompt that enter a layer."""
     ids_BL = inputs["input_ids"]
-    visible_BL = inputs["attention_mask"].bool() & (ids_BL != IMAGE)
+    visual_BL = (ids_BL == IMAGE) | (ids_BL == VIDEO)
+    visible_BL = inputs["attention_mask"].bool() & ~visual_BL
     for row, kept in enumerate(record.kept):
-        visual = (ids_BL[row] == IMAGE).nonzero()[:, 0]
+        visual = visual_BL[row].nonzero()[:, 0]
         visible_BL[row, visual[kept[layer]]] = True
     return visible_BL
 

@@ -6,7 +6,7 @@ from transformers import CLIPConfig, CLIPModel, StaticCache
 
 import pruning
 from tests.pruning.fingerprint import fingerprint
-from tests.tiny_models import IMAGE, LAYERS, VIDEO, tiny_llava, tiny_qwen2_vl
+from tests.tiny_models import IMAGE, LAYERS, tiny_llava
 
 PRUNING = {"random": {"keep": 5}, "fastv": {"k": 2, "r": 0.6}}
 BAD_PARAMETERS = [
@@ -112,14 +112,6 @@ def test_repeat_with_a_cache():
     method = pruning.make("fastv", mode="repeat")
     with pytest.raises(ValueError, match="use_cache=False"), method(model):
         model.generate(**inputs, max_new_tokens=3, do_sample=False)
-
-
-def test_video():
-    model, inputs = tiny_qwen2_vl((1,))
-    inputs["input_ids"][0, -1] = VIDEO
-    inputs["mm_token_type_ids"] = None
-    with pytest.raises(ValueError, match="video"), pruning.make("fastv")(model):
-        model(**{**inputs, "image_grid_thw": inputs["image_grid_thw"], "position_ids": torch.zeros(3, 1, 31).long()})
 
 
 def test_unsupported_model():
