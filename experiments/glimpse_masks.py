@@ -4,7 +4,8 @@ Reads the sections `evaluate` (benchmark, batch size) and `glimpse_masks` (model
 kept share is that after layer K, as in the paper; the tokens of the evidence boxes are those of
 experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1: none):
 
-- results/glimpse_questions.csv: for every cap and question `correct`, `kept_share` and the mask's quality;
+- results/glimpse_questions.csv: for every cap and question `correct`, `kept_share`, FLOPs as a share of the unpruned
+  model's (`flops`), the share of the tokens that are evidence (`evidence_share`), and the mask's quality;
 - results/glimpse_masks.csv: their means by cap and question type, accuracy with its interval;
 - results/glimpse_examples.csv: the tokens kept for two questions about each of a few images, without a cap.
 """
@@ -26,68 +27,75 @@ from analysis.significance import accuracy_interval
 from experiments import answers, benchmarks, models
 from experiments.cells import write_text
 from experiments.evidence_recall import ALL, raster
-from experiments.parameters import Parameters, load_parameters
+from experiments.flops import flops_of
+from experiments.parameter_sections import Accuracy, Evaluate
+from experiments.parameters import load_parameters
 
 QUESTIONS = Path("results/glimpse_questions.csv")
 RESULT = Path("results/glimpse_masks.csv")
 EXAMPLES = Path("results/glimpse_examples.csv")
 METHOD = "glimpse"
 EXAMPLE_TYPES = ("attribute", "reading")
-MEASURES = ["kept_share", "mean_visual_tokens", *MaskQuality._fields]
+MEASURES = ["kept_share", "mean_visual_tokens", "flops", "evidence_share", *MaskQuality._fields]
+# Which modules, at which cap.
+Setting = tuple[str, float]
 
 
-def run(parameters: Parameters, benchmark: Dataset) -> pd.DataFrame:
-    """One row for each cap and question: its answer, kept tokens after layer K and how these match the evidence."""
-    settings, asked = parameters.evaluate, parameters.glimpse_masks
-    model, processor = models.load(asked.model)
-    batches = list(answers.make_batches(processor, model.config, benchmark, settings.batch_size))
+def run(model_name: str, settings: list[Setting], benchmark: Dataset, asked: Evaluate) -> pd.DataFrame:
+    """One row for each setting and question: its answer, kept tokens after layer K and how these match the evidence."""
+    model, processor = models.load(model_name)
+    batches = list(answers.make_batches(processor, model.config, benchmark, asked.batch_size))
     counts = {batch.visual_tokens for batch in batches}
-    methods = {cap: dict.fromkeys(counts, pruning.make(METHOD, path=asked.path, **_cap(cap))) for cap in asked.caps}
+    methods = {setting: dict.fromkeys(counts, method_of(*setting)) for setting in settings}
     boxes = {question["id"]: question["boxes"] for batch in batches for question in batch.questions}
     rows: list[dict[str, Any]] = []
     with answers.side_by_side(model) as copies, tqdm(total=len(methods) * len(benchmark), unit="question") as progress:
-        for answered in answers.answer_all(copies, processor, methods, batches, settings.max_new_tokens):
-            for cap, by_row in answered.items():
-                rows += [{"row": row, "cap": cap, **measure(found, boxes)} for row, found in by_row.items()]
+        for answered in answers.answer_all(copies, processor, methods, batches, asked.max_new_tokens):
+            for setting, by_row in answered.items():
+                labels = {"setting": settings.index(setting), "path": setting[0], "cap": setting[1]}
+                rows += [{**labels, "row": row, **measure(model.config, found, boxes)} for row, found in by_row.items()]
                 progress.update(len(by_row))
-    order = {cap: place for place, cap in enumerate(methods)}
-    return pd.DataFrame(rows).sort_values(
-        ["cap", "row"], key=lambda column: column.map(order) if column.name == "cap" else column
-    )
+    return pd.DataFrame(rows).sort_values(["setting", "row"])
 
 
-def _cap(cap: float) -> dict[str, float]:
-    return {} if cap == 1 else {"max_remain_ratio": cap}
+def method_of(path: str, cap: float) -> pruning.Method:
+    """The modules in a folder, with a cap on the kept share; 1 is none."""
+    return pruning.make(METHOD, path=path, **({} if cap == 1 else {"max_remain_ratio": cap}))
 
 
-def measure(answer: dict[str, Any], boxes: dict[str, list[list[float]]]) -> dict[str, Any]:
+def measure(config: Any, answer: dict[str, Any], boxes: dict[str, list[list[float]]]) -> dict[str, Any]:
     """One answer's kept tokens against the evidence of its question."""
     kept_N = np.zeros(answer["visual_tokens"], dtype=bool)
     kept_N[answer["kept"][-1]["indices"] if answer["kept"] else slice(None)] = True
     evidence_N = evidence_tokens(boxes[answer["id"]], *raster(answer["visual_tokens"]))
     per_layer = answer["visual_tokens_per_layer"]
+    shape = (answer["text_tokens"], json.loads(answer["images"]), answer["visual_tokens"], tuple(per_layer))
+    counted = flops_of(config, METHOD, answer["parameters"], *shape)
     return {
         **{name: answer[name] for name in ("id", "type", "answer", "prediction", "correct", "visual_tokens")},
         "kept_share": kept_N.mean(),
         "mean_visual_tokens": np.mean(per_layer),
+        "flops": counted["total"] / counted["full"],
+        "evidence_share": evidence_N.mean(),
         **mask_quality(kept_N, evidence_N)._asdict(),
         "kept": np.flatnonzero(kept_N).tolist(),
     }
 
 
-def summary(questions: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
-    """Means by cap and type, `all` first."""
-    settings, rows = parameters.accuracy, []
-    for cap, of_cap in questions.groupby("cap", sort=False):
-        for kind in (ALL, *sorted(of_cap["type"].unique())):
-            chosen = of_cap if kind == ALL else of_cap[of_cap["type"] == kind]
+def summary(questions: pd.DataFrame, labels: list[str], settings: Accuracy) -> pd.DataFrame:
+    """Means by the columns `labels`, and among each by type, `all` first."""
+    rows = []
+    for values, group in questions.groupby(labels, sort=False):
+        for kind in (ALL, *sorted(group["type"].unique())):
+            chosen = group if kind == ALL else group[group["type"] == kind]
             low, high = accuracy_interval(
                 chosen["correct"].astype(float),
                 confidence=settings.confidence,
                 resamples=settings.resamples,
                 seed=settings.seed,
             )
-            row = {"cap": cap, "type": kind, "n": len(chosen), "accuracy": chosen["correct"].mean()}
+            row = dict(zip(labels, values, strict=True))
+            row |= {"type": kind, "n": len(chosen), "accuracy": chosen["correct"].mean()}
             rows.append(row | {"ci_low": low, "ci_high": high} | chosen[MEASURES].mean().to_dict())
     return pd.DataFrame(rows).round(4)
 
@@ -109,15 +117,15 @@ def main() -> None:
     parser.parse_args()
     try:
         parameters = load_parameters()
-        settings = parameters.evaluate
+        settings, asked = parameters.evaluate, parameters.glimpse_masks
         benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
-        questions = run(parameters, benchmark)
+        questions = run(asked.model, [(asked.path, cap) for cap in asked.caps], benchmark, settings)
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
     columns = ["id", "type", "cap", "correct", *MEASURES]
     write_text(QUESTIONS, questions[columns].round(4).to_csv(index=False))
-    write_text(RESULT, summary(questions, parameters).to_csv(index=False))
-    write_text(EXAMPLES, examples(questions, parameters.glimpse_masks.images).to_csv(index=False))
+    write_text(RESULT, summary(questions, ["cap"], parameters.accuracy).to_csv(index=False))
+    write_text(EXAMPLES, examples(questions, asked.images).to_csv(index=False))
 
 
 if __name__ == "__main__":

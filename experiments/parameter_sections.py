@@ -1,7 +1,7 @@
 """The sections of params.yaml, one for each stage: the names and ranges that it relies on."""
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -13,50 +13,6 @@ class Scenes(Section):
     """experiments/scenes.py"""
 
     seed: Seed
-
-
-class Train(Section):
-    """experiments/train.py; steps are those of each phase of experiments/testbed/phases.py."""
-
-    seed: Seed
-    steps: Annotated[dict[Literal["words", "vision", "joint"], Count], Field(min_length=3)]
-
-
-class TrainQwen(Section):
-    """experiments/train_qwen.py; steps are those of each phase of experiments/testbed/phases_qwen.py."""
-
-    seed: Seed
-    steps: Annotated[dict[Literal["vision", "joint"], Count], Field(min_length=2)]
-
-
-class TrainGlimpse(Section):
-    """experiments/train_glimpse.py
-
-    Attributes:
-        data: "scenes" for freshly drawn ones, a table like data/scenes/*.parquet, or one of Visual-CoT's jsonl files.
-        images: folder that the jsonl's images are relative to.
-        questions: how many to draw; of a file, 0 takes all.
-        config: fields of pruning.glimpse.configuration.GlimpseConfig; empty: the model's published preset.
-        token_scale: what the weight of the glimpse token's norm starts at; 1 in the paper.
-        warm_up: share of the steps.
-        accumulation: batches of `batch_size` (on each device) for one step.
-        workers: processes that prepare batches.
-    """
-
-    data: str
-    images: str | None = None
-    questions: Annotated[int, Field(ge=0)]
-    seed: Seed
-    config: dict[str, Any]
-    token_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    epochs: Count
-    batch_size: Count
-    accumulation: Count
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    warm_up: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-    log_every: Count
-    save_every: Count
-    workers: Annotated[int, Field(ge=0)]
 
 
 class CaptureAttention(Section):
@@ -276,6 +232,20 @@ class GlimpseMasks(Section):
     path: str
     caps: Annotated[list[Fraction], Field(min_length=1)]
     images: Count
+
+
+class GlimpseDepth(Subset):
+    """experiments/glimpse_depth.py
+
+    Attributes:
+        model: which the modules are for.
+        paths: their folders.
+        caps: on the share kept behind layer K; 1 is no cap.
+    """
+
+    model: str
+    paths: Annotated[list[str], Field(min_length=1)]
+    caps: Annotated[list[Fraction], Field(min_length=1)]
 
 
 class SecondModel(Evaluate):

@@ -1,4 +1,4 @@
-"""params.yaml, checked: one section for each stage (experiments/parameter_sections.py).
+"""params.yaml, checked: one section for each stage (experiments/parameter_sections.py, parameter_training.py).
 
 A misspelt key or a value out of range is one clear error before anything runs, not a default that is silently used.
 """
@@ -20,6 +20,7 @@ from experiments.parameter_sections import (
     Evaluate,
     EvidenceRecall,
     FreeForm,
+    GlimpseDepth,
     GlimpseMasks,
     Judge,
     Latency,
@@ -29,10 +30,8 @@ from experiments.parameter_sections import (
     ScoreKept,
     SecondModel,
     Significance,
-    Train,
-    TrainGlimpse,
-    TrainQwen,
 )
+from experiments.parameter_training import Train, TrainGlimpse, TrainQwen
 
 
 class ParametersError(ValueError):
@@ -61,6 +60,7 @@ class Parameters(Section):
     score_kept: ScoreKept
     ablation: Ablation
     glimpse_masks: GlimpseMasks
+    glimpse_depth: GlimpseDepth
     second_model: SecondModel
     figures: list[str]
 

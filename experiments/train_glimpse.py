@@ -1,11 +1,11 @@
-"""Train GlimpsePrune's modules for a model: `python -m experiments.train_glimpse scenes-llava`.
+"""Train GlimpsePrune's modules for a model: `python -m experiments.train_glimpse RUN`.
 
 Only the glimpse token and the predictor are trained, on questions with evidence boxes (experiments/grounded.py):
 cross-entropy of the answer, plus Dice and binary cross-entropy of the predicted mask (arXiv 2508.01548, section 3.3).
 Hugging Face's Trainer does the rest: it resumes from the latest checkpoint of the same model and parameters in
 data/checkpoints/glimpse, runs on several GPUs under `torchrun` or `accelerate launch`, and in bf16 where the GPU has
-it. The settings of each model are in the section `train_glimpse` of params.yaml. Writes data/models/glimpse-MODEL and
-results/training_glimpse_MODEL.csv.
+it. The runs are in the section `train_glimpse` of params.yaml, named after their model (or naming it). Writes
+data/models/glimpse-RUN and results/training_glimpse_RUN.csv.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from experiments import models
 from experiments.cells import digest, write_text
 from experiments.grounded import GroundedQuestions, collate
-from experiments.parameter_sections import TrainGlimpse
+from experiments.parameter_training import TrainGlimpse
 from experiments.parameters import load_parameters
 from experiments.scenes import draw
 from pruning.glimpse import checkpoint
@@ -111,8 +111,9 @@ def configuration(model_name: str, settings: TrainGlimpse) -> GlimpseConfig:
     return PRESETS[model_name].config
 
 
-def train(model_name: str, settings: TrainGlimpse, checkpoints: Path) -> tuple[GlimpseModules, pd.DataFrame]:
+def train(run: str, settings: TrainGlimpse, checkpoints: Path) -> tuple[GlimpseModules, pd.DataFrame]:
     """Train the modules, or finish where an earlier run stopped; returns them and the log."""
+    model_name = settings.model or run
     cuda = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -135,7 +136,7 @@ def train(model_name: str, settings: TrainGlimpse, checkpoints: Path) -> tuple[G
         use_cpu=not cuda,
     )
     if arguments.n_gpu > 1:
-        command = f"torchrun --nproc_per_node {arguments.n_gpu} -m experiments.train_glimpse {model_name}"
+        command = f"torchrun --nproc_per_node {arguments.n_gpu} -m experiments.train_glimpse {run}"
         raise ValueError(f"there are {arguments.n_gpu} GPUs, each needs a process of its own: {command}")
     model, processor = models.load(model_name, str(arguments.device))
     torch.manual_seed(settings.seed)
@@ -153,16 +154,17 @@ def train(model_name: str, settings: TrainGlimpse, checkpoints: Path) -> tuple[G
 
 
 def main() -> None:
-    """Command line: the model to train for."""
+    """Command line: the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a key of params.yaml's train_glimpse")
-    name = parser.parse_args().model
+    parser.add_argument("run", help="a key of params.yaml's train_glimpse")
+    name = parser.parse_args().run
     try:
         runs = load_parameters().train_glimpse
         if name not in runs:
             raise ValueError(f"{name!r} is not in params.yaml's train_glimpse: {', '.join(runs)}")
-        started = digest([name, runs[name].model_dump()])[:16]
-        modules, log = train(name, runs[name], CHECKPOINTS / started)
+        settings = runs[name]
+        started = digest([name, settings.model_dump()])[:16]
+        modules, log = train(name, settings, CHECKPOINTS / started)
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
     if not PartialState().is_main_process:

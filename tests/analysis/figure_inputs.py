@@ -203,6 +203,13 @@ def write_glimpse(folder: Path) -> None:
         for kind in TYPES
     ]
     pd.DataFrame(rows).to_csv(folder / "glimpse_masks.csv", index=False)
+    depths = [
+        row | {"reduce_layer": depth, "flops": 0.5 + 0.1 * depth, "recall": 0.2 * depth, "precision": 0.6}
+        for depth in (3, 1, 2)
+        for row in rows
+        if row["cap"] in (1.0, 0.111)
+    ]
+    pd.DataFrame(depths).to_csv(folder / "glimpse_depth.csv", index=False)
     asked = [
         {"id": f"{kind}-{number}", "type": kind, "cap": cap, "kept_share": min(cap, 0.02 * place + 0.01 * number)}
         for cap in CAPS

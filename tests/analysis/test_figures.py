@@ -125,6 +125,18 @@ def test_glimpse_by_cap_stands_beside_its_rivals_and_the_published_numbers(resul
     assert [label.get_text() for label in shares.get_yticklabels()] == kinds, "by median"
 
 
+def test_glimpse_depth_has_flops_by_cap_and_masks_without_one(results):
+    accuracy, cost, masks = drawn("glimpse_depth", results).axes
+    assert {text.get_text() for text in cost.get_legend().get_texts()} == {"no cap", "cap 11.1%"}
+    for line in cost.lines[:2]:
+        assert line.get_xydata() == pytest.approx(np.array([[2, 60], [3, 70], [4, 80]]))
+    recall = next(line for line in masks.lines if line.get_label() == "recall")
+    assert recall.get_ydata().tolist() == pytest.approx([0.2, 0.4, 0.6])
+    colour = style.look("glimpse").colour
+    trained = next(line for line in accuracy.lines if line.get_color() == colour and len(line.get_xdata()) == 3)
+    assert sorted(trained.get_xdata()) == [2, 3, 4]
+
+
 def test_glimpse_examples_veil_what_left_and_frame_the_evidence(results):
     figure = drawn("glimpse_examples", results)
     assert [axes.get_xlabel() for axes in figure.axes] == ["red ✓  kept 12%"] * 2 + ["blue ✗  kept 19%"] * 2

@@ -2,13 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from experiments import glimpse_masks
+from experiments import glimpse_depth, glimpse_masks
 from pruning.glimpse import checkpoint
 from tests.experiments import workspace
 from tests.pruning.tiny_glimpse import tiny_modules
@@ -76,6 +77,28 @@ def test_examples_are_images_with_a_question_of_each_type() -> None:
     shown = glimpse_masks.examples(pd.DataFrame(rows), images=1)
     assert shown["id"].tolist() == ["b-1", "b-0"], "attribute first; `a` has no reading"
     assert [json.loads(kept) for kept in shown["kept"]] == [[1], [0]]
+
+
+def test_depths_are_those_of_the_modules(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deeper = tiny_modules(tiny_llava()[0], glimpse_layers=5)
+    deeper.config = replace(deeper.config, reduce_layer=4)
+    checkpoint.save(deeper, "deeper")
+    change("glimpse_depth", "model", "tiny")
+    change("glimpse_depth", "paths", ["deeper", "modules"])
+    change("glimpse_depth", "caps", [1.0, 0.25])
+    change("glimpse_depth", "questions", 4)
+    monkeypatch.setattr(sys, "argv", ["glimpse_depth"])
+    glimpse_depth.main()
+    table = pd.read_csv(glimpse_depth.RESULT)
+    everything = table[table["type"] == "all"]
+    assert [*zip(everything["reduce_layer"], everything["cap"], strict=True)] == [(2, 1), (2, 0.25), (4, 1), (4, 0.25)]
+    assert (everything["n"] == 4).all()
+    # Layers 0..K see all 36 tokens; the fewer the layers behind K, the more is computed.
+    mean = everything["mean_visual_tokens"].to_numpy()
+    kept, full_layers = 36 * everything["kept_share"].to_numpy(), everything["reduce_layer"].to_numpy() + 1
+    assert mean == pytest.approx((36 * full_layers + kept * (6 - full_layers)) / 6, abs=0.01)
+    capped = everything[everything["cap"] == 0.25].set_index("reduce_layer")["flops"]
+    assert capped[2] < capped[4]
 
 
 def test_without_the_modules_nothing_is_written(

@@ -24,6 +24,7 @@ NAMES_ONLY = {
     "experiments/parameters.py",
     "experiments/parameter_checks.py",
     "experiments/parameter_sections.py",
+    "experiments/parameter_training.py",
     "experiments/figures.py",
     "experiments/cells.py",
     "experiments/__init__.py",

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from experiments import train_glimpse
-from experiments.parameter_sections import TrainGlimpse
+from experiments.parameter_training import TrainGlimpse
 from experiments.parameters import load_parameters
 from pruning.glimpse.method import GlimpsePrune
 from pruning.glimpse.modules import GlimpseModules
