@@ -1,15 +1,17 @@
-"""Captions under pruning, scored by the facts they state: `python -m experiments.free_form`.
+"""Captions and full sentences under pruning, scored by the facts they state: `python -m experiments.free_form`.
 
 Reads the sections `model`, `evaluate` (the methods' own parameters) and `free_form` of params.yaml. Writes
 
 - results/free_form.parquet: one row per method, budget and question, with the text and its `precision`, `recall`, `f1`;
-- results/free_form.csv: their means over the questions, F1 with a bootstrap interval, and floors where infeasible.
+- results/free_form.csv: for captions and sentences apart their means, F1 with a bootstrap interval, and floors where
+  infeasible.
 
 `experiments.judge` has a language model score the same texts.
 """
 
 import argparse
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +57,27 @@ def run(parameters: Parameters, questions: Dataset) -> tuple[pd.DataFrame, pd.Da
 
 def scored(texts: pd.DataFrame, questions: Dataset) -> pd.DataFrame:
     """The texts with their questions and the scores of their facts, in the benchmark's order within each cell."""
-    asked = questions["question"]
+    asked, types = questions["question"], questions["type"]
     scores = [score_facts(text, right) for text, right in zip(texts["prediction"], texts["answer"], strict=True)]
-    table = texts.assign(question=[asked[row] for row in texts["row"]])
+    rows = texts["row"]
+    table = texts.assign(question=[asked[row] for row in rows], type=[types[row] for row in rows])
     table = pd.concat([table, pd.DataFrame(scores, index=table.index)], axis=1)
-    columns = ["id", "method", "budget", "question", "answer", "prediction", "precision", "recall", "f1"]
+    columns = ["id", "type", "method", "budget", "question", "answer", "prediction", "precision", "recall", "f1"]
     cell_order = table.groupby(["method", "budget"], sort=False).ngroup()
     return table.assign(cell=cell_order).sort_values(["cell", "row"])[columns].reset_index(drop=True)
 
 
 def summary(table: pd.DataFrame, described: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """One row for each cell: means in 0..1, and the interval of the mean F1."""
+    """One row for each cell and type of text: means in 0..1, and the interval of the mean F1."""
     return pd.DataFrame(_summarised(table, described, seed))
 
 
 def _summarised(table: pd.DataFrame, described: pd.DataFrame, seed: int) -> Iterator[dict[str, Any]]:
-    for cell in described.to_dict("records"):
-        rows = table[(table["method"] == cell["method"]) & (table["budget"] == cell["budget"])]
-        entry = {**cell, "n": len(rows)}
+    types = sorted(table["type"].unique())
+    for cell, kind in product(described.to_dict("records"), types):
+        matches = (table["method"] == cell["method"]) & (table["budget"] == cell["budget"]) & (table["type"] == kind)
+        rows = table[matches]
+        entry = {"type": kind, **cell, "n": len(rows)}
         if cell["feasible"]:
             low, high = mean_intervals(rows[["f1"]], seed=seed)
             means = rows[["precision", "recall", "f1"]].mean().to_dict()

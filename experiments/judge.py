@@ -1,9 +1,10 @@
-"""A language model scores the captions: `python -m experiments.judge NAME`, after `python -m experiments.free_form`.
+"""A language model scores free-form texts: `python -m experiments.judge NAME`, after `python -m experiments.free_form`.
 
 NAME is an entry of the section `judge` of params.yaml: a model behind an OpenAI-compatible endpoint. It is asked once
 for each text of results/free_form.parquet, at temperature 0. Every reply goes to results/judge/NAME.jsonl as it comes;
 a later run asks only for what is missing there, so an interrupted run goes on, and another model or another text is
-asked anew. Writes results/judge/NAME.csv: the mean score by method and budget, and how many replies held no score.
+asked anew. Writes results/judge/NAME.csv: the mean score by type of text, method and budget, and how many replies held
+no score.
 """
 
 import argparse
@@ -118,11 +119,12 @@ def connect(settings: Judge) -> openai.OpenAI:
 
 
 def summary(texts: pd.DataFrame, judge: str) -> Iterator[dict[str, Any]]:
-    """One row for each method and budget, in the order of `texts`, whose `score` is missing where there was none."""
-    for (method, budget), rows in texts.groupby(["method", "budget"], sort=False):
+    """One row for each type, method and budget in the order of `texts`; `score` is missing where there was none."""
+    for (kind, method, budget), rows in texts.groupby(["type", "method", "budget"], sort=False):
         scores = rows["score"].dropna()
         row = {
             "judge": judge,
+            "type": kind,
             "method": method,
             "budget": budget,
             "n": len(scores),

@@ -1,7 +1,8 @@
 """Write the testbed's questions: `python -m experiments.scenes`.
 
 data/scenes/evaluation.parquet and validation.parquet; the same seed gives the same bytes. Every scene is asked one
-question of each type and for a caption; answers are balanced within each type.
+question of each type and for a caption, and one of the questions again for an answer in a sentence; answers are
+balanced within each type.
 """
 
 import io
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from experiments.parameters import load_parameters
 from experiments.testbed.questions import TYPES, Question, caption
 from experiments.testbed.scenes import COLOURS, Scene, render, sample_scene
+from experiments.testbed.sentences import in_full
 
 FOLDER = Path("data/scenes")
 SCENES = {"evaluation": 300, "validation": 60}
@@ -48,7 +50,7 @@ def rarest(questions: list[Question], asked: Counter[tuple[str, str]], rng: np.r
 
 
 def draw(split: str, count: int, seed: int) -> Dataset:
-    """`count` scenes on which every type can be asked, with one question of each type and a caption each."""
+    """`count` scenes on which every type can be asked: a question of each type, a caption and a full sentence each."""
     # Training draws its scenes from other streams of the generator (experiments/testbed/loop.py).
     rng = np.random.default_rng([seed, *split.encode()])
     asked: Counter[tuple[str, str]] = Counter()
@@ -64,7 +66,8 @@ def draw(split: str, count: int, seed: int) -> Dataset:
             questions = [rarest(found, asked, rng) for found in askable]
             asked.update((question.type, question.answer) for question in questions)
             image = {"bytes": png(scene), "path": None}
-            for question in (*questions, caption(scene)):
+            # The types take turns in being answered in a sentence.
+            for question in (*questions, caption(scene), in_full(questions[progress.n % len(questions)])):
                 rows.append(
                     {
                         "id": f"{split}-{progress.n:04d}-{question.type}",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Name of a benchmark -> its questions: columns id, image, question, answer, type, boxes.
 BENCHMARKS = {"scenes": Path("data/scenes/evaluation.parquet")}
-FREE_FORM = ("caption",)
+FREE_FORM = ("caption", "sentence")
 
 
 def path(name: str) -> Path:

@@ -1,10 +1,19 @@
-"""What a caption of a scene claims, as facts that can be checked: the deterministic score of free-form answers."""
+"""What a free-form text claims of a scene, as facts that can be checked: the deterministic score of such texts."""
 
+import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from experiments.testbed.scenes import CHARACTERS, COLOURS, DOT, SHAPES, SIZES
+from experiments.testbed.sentences import SINGULARS
 
 Fact = tuple[str, ...]
+
+_THERE = re.compile(r"there (?:is|are) (\w+) (.+) in the picture")
+_CHARACTER = re.compile(r"the character on the (.+) is (\w+)")
+_SIDE = re.compile(r"the (.+) is (left of|right of|above|below) the (.+)")
+_IS = re.compile(r"the (.+) is (?:a )?(\w+)")
+_CONVERSE = {"right of": "left of", "below": "above"}
 
 
 class FactScore(NamedTuple):
@@ -15,28 +24,48 @@ class FactScore(NamedTuple):
     f1: float
 
 
-def facts(caption: str) -> frozenset[Fact]:
-    """The facts a caption states, whatever their order and however often.
+def facts(text: str) -> frozenset[Fact]:
+    """The facts that a caption or a full sentence states, whatever their order and however often.
 
-    A phrase (between commas) that names a colour and a shape states that there is such an object; its size and its
-    character, where named, are facts of their own about it. A phrase without colour or shape states nothing.
+    A phrase of a caption (between commas) that names a colour and a shape states that there is such an object; its size
+    and its character, where named, are facts of their own about it. A sentence of the forms in `sentences.py` states
+    one fact, and "A is left of B" the same as "B is right of A". Anything else states nothing.
     """
     stated: set[Fact] = set()
-    for phrase in caption.lower().split(","):
+    for phrase in re.split(r"[,.]", text.lower()):
         words = phrase.split()
-        colour = next((word for word in words if word in COLOURS), None)
-        shape = next((word for word in words if word in SHAPES or word == DOT), None)
-        if colour is None or shape is None:
-            continue
-        stated.add(("object", colour, shape))
-        stated |= {("size", colour, shape, word) for word in words if word in SIZES}
-        carried = words[words.index("with") + 1 :] if "with" in words else []
-        stated |= {("character", colour, shape, word) for word in carried if word in CHARACTERS}
+        stated |= set(_said(" ".join(words)) if {"is", "are"} & set(words) else _shown(words))
     return frozenset(stated)
 
 
+def _shown(words: list[str]) -> Iterator[Fact]:
+    """The facts of a noun phrase."""
+    colour = next((word for word in words if word in COLOURS), None)
+    shape = next((word for word in words if word in SHAPES or word == DOT), None)
+    if colour is None or shape is None:
+        return
+    yield ("object", colour, shape)
+    yield from (("size", colour, shape, word) for word in words if word in SIZES)
+    carried = words[words.index("with") + 1 :] if "with" in words else []
+    yield from (("character", colour, shape, word) for word in carried if word in CHARACTERS)
+
+
+def _said(sentence: str) -> Iterator[Fact]:
+    """The fact of a sentence, if it is of a known form."""
+    if found := _THERE.fullmatch(sentence):
+        number, things = found.groups()
+        yield ("there", number, " ".join(SINGULARS.get(word, word) for word in things.split()))
+    elif found := _CHARACTER.fullmatch(sentence):
+        yield ("character", *found.groups())
+    elif found := _SIDE.fullmatch(sentence):
+        one, side, other = found.groups()
+        yield (_CONVERSE[side], other, one) if side in _CONVERSE else (side, one, other)
+    elif found := _IS.fullmatch(sentence):
+        yield ("is", *found.groups())
+
+
 def score_facts(prediction: str, reference: str) -> FactScore:
-    """Precision, recall and F1 of a caption's facts against those of the reference.
+    """Precision, recall and F1 of a text's facts against those of the reference.
 
     Raises:
         ValueError: the reference states no fact, so there is nothing to be right about.

@@ -16,6 +16,7 @@ from transformers import LlavaForConditionalGeneration, Qwen2_5_VLForConditional
 
 from experiments.testbed import packing
 from experiments.testbed.descriptions import GROUPS, NOTHING, describe, embed, stack
+from experiments.testbed.packing import Layout, Pointing
 from experiments.testbed.questions import TYPES
 from experiments.testbed.scenes import CHARACTERS, COLOURS, SHAPES, Scene, render, sample_scene, thinned
 from experiments.testbed.vocabulary import BACKGROUND, GRID, WORD_ID, build_processor
@@ -25,6 +26,9 @@ Measures = dict[str, Tensor]
 Answering = LlavaForConditionalGeneration | Qwen2_5_VLForConditionalGeneration
 PRESENCE = len(SHAPES) * len(COLOURS) + len(CHARACTERS) + len(COLOURS)
 PATCHES = GRID * GRID
+LAYOUT = Layout(questions=20, sentences=3)
+POINTING_LAYERS = (3, 4, 5)  # in the middle of the decoder
+POINTING_WEIGHT = 0.2
 
 
 class Phase(Protocol):
@@ -51,10 +55,15 @@ def described(scenes: list[Scene], grid: int = GRID) -> Batch:
     return {"words": words, "centre": centre, "place": place}
 
 
-def packed(scenes: list[Scene], count: int, rng: np.random.Generator) -> Batch:
+def packed(scenes: list[Scene], layout: Layout, rng: np.random.Generator) -> Batch:
     """Questions about the scenes, see experiments/testbed/packing.py."""
-    blocks = packing.pack(scenes, count, rng)
-    return {"tokens": blocks.tokens, "labels": blocks.labels, "types": blocks.types}
+    blocks = packing.pack(scenes, layout, rng)
+    return {
+        "tokens": blocks.tokens,
+        "labels": blocks.labels,
+        "types": blocks.types,
+        "evidence": blocks.evidence,
+    }
 
 
 def choose_patches(foreground_BN: Tensor, centre_BN: Tensor, count: int) -> Tensor:
@@ -64,7 +73,12 @@ def choose_patches(foreground_BN: Tensor, centre_BN: Tensor, count: int) -> Tens
 
 
 def answer_loss(
-    model: Answering, prefix_BPD: Tensor, positions: Tensor, batch: Batch, count: int
+    model: Answering,
+    prefix_BPD: Tensor,
+    positions: Tensor,
+    batch: Batch,
+    layout: Layout,
+    pointing: Pointing | None = None,
 ) -> tuple[Tensor, Measures]:
     """Cross-entropy of the packed answers behind an embedded prefix, which holds the visual tokens.
 
@@ -74,12 +88,12 @@ def answer_loss(
     text = language_model.embed_tokens(batch["tokens"])
     inputs = torch.cat([prefix_BPD.to(text.dtype), text], 1)
     hidden = language_model(
-        inputs_embeds=inputs, position_ids=positions, use_cache=False, blocks=count
+        inputs_embeds=inputs, position_ids=positions, use_cache=False, layout=layout, pointing=pointing
     ).last_hidden_state
     logits = model.lm_head(hidden[:, prefix_BPD.shape[1] :]).float()
     loss = functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=packing.IGNORED)
     wrong = (logits.argmax(-1) != batch["labels"]) & (batch["labels"] != packing.IGNORED)
-    return loss, right_by_type(wrong, batch["types"])
+    return loss, right_by_type(wrong, batch["types"], layout)
 
 
 def llava_answer_loss(
@@ -88,7 +102,7 @@ def llava_answer_loss(
     kept_BM: Tensor,
     repacked_B: Tensor,
     batch: Batch,
-    count: int,
+    layout: Layout,
 ) -> tuple[Tensor, Measures]:
     """`answer_loss` given the visual tokens `kept_BM` of PATCHES, behind the head of LLaVA's prompt.
 
@@ -100,20 +114,41 @@ def llava_answer_loss(
     prefix = torch.cat([model.model.language_model.embed_tokens(head), visual_BMD], 1)
     repacked = repacked_B[:, None]
     visual_at = torch.where(repacked, torch.arange(kept, device=device), kept_BM)
-    text_at = torch.where(repacked, kept, PATCHES) + packing.offsets(count).to(device)
+    text_at = torch.where(repacked, kept, PATCHES) + layout.offsets.to(device)
     positions = torch.cat([torch.arange(2, device=device).expand(size, 2), visual_at + 2, text_at + 2], 1)
-    return answer_loss(model, prefix, positions, batch, count)
+    asked_BQT = batch["labels"][:, : layout.questions * packing.QUESTION_TOKENS].unflatten(1, (layout.questions, -1))
+    pointing = Pointing(POINTING_LAYERS, (asked_BQT != packing.IGNORED).int().argmax(2))
+    loss, measures = answer_loss(model, prefix, positions, batch, layout, pointing)
+    evidence_BQM = batch["evidence"].gather(2, kept_BM[:, None].expand(-1, layout.questions, -1))
+    off, right = pointing_loss(torch.stack(pointing.logits).float(), evidence_BQM)
+    return loss + POINTING_WEIGHT * off, measures | {"pointing": right}
 
 
-def right_by_type(wrong_BT: Tensor, types_BQ: Tensor) -> Measures:
-    """Share of the questions of each type, and of the captions, whose every answer token is right."""
-    questions = types_BQ.shape[1] * packing.QUESTION_TOKENS
-    right = ~wrong_BT[:, :questions].unflatten(1, (-1, packing.QUESTION_TOKENS)).any(-1)
+def pointing_loss(logits_LBQM: Tensor, evidence_BQM: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of pointing evenly at what is there of the evidence, and how often the strongest token is of it."""
+    covered_BQ = evidence_BQM.sum(2)
+    aim_BQM = evidence_BQM / covered_BQ.clamp(min=1)[..., None]
+    off_LBQ = -(logits_LBQM.log_softmax(-1) * aim_BQM).sum(-1)
+    strongest_LBQ1 = logits_LBQM.argmax(-1, keepdim=True)
+    right_LBQ = evidence_BQM.expand_as(logits_LBQM).gather(-1, strongest_LBQ1)[..., 0]
+    asked = (covered_BQ > 0).float()
+    weight = asked.sum() * len(logits_LBQM)
+    return (off_LBQ * asked).sum() / weight, (right_LBQ * asked).sum() / weight
+
+
+def right_by_type(wrong_BT: Tensor, types_BQ: Tensor, layout: Layout) -> Measures:
+    """Share of the questions of each type, of the sentences and of the captions whose every answer token is right."""
+    counts = [number * length for number, length in layout.spans]
+    questions, sentences, captions = wrong_BT.split(counts, dim=1)
+    right = ~questions.unflatten(1, (-1, packing.QUESTION_TOKENS)).any(-1)
     measures = {}
     for index, name in enumerate(TYPES):
         asked = types_BQ == index
         measures[name] = (right & asked).sum() / asked.sum()
-    return measures | {"caption": (~wrong_BT[:, questions:].any(-1)).float().mean()}
+    if layout.sentences:
+        wrong_sentences = sentences.unflatten(1, (-1, packing.SENTENCE_TOKENS)).any(-1)
+        measures["sentence"] = (~wrong_sentences).float().mean()
+    return measures | {"caption": (~captions.any(-1)).float().mean()}
 
 
 @dataclass
@@ -122,14 +157,14 @@ class Words:
 
     model: LlavaForConditionalGeneration
     batch_size: int = 32
-    questions: int = 20
+    layout: Layout = LAYOUT
     kept: int = 40
     noise: float = 0.05
     name: str = "words"
 
     def draw(self, rng: np.random.Generator) -> Batch:
         scenes = [sample_scene(rng) for _ in range(self.batch_size)]
-        return described(scenes) | packed(scenes, self.questions, rng)
+        return described(scenes) | packed(scenes, self.layout, rng)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         foreground = (batch["words"][..., 0] != WORD_ID[BACKGROUND]).float()
@@ -139,7 +174,7 @@ class Words:
         visual = shown.gather(1, kept.unsqueeze(-1).expand(-1, -1, shown.shape[-1]))
         visual = visual + self.noise * torch.randn_like(visual)
         repacked = torch.rand(len(kept), device=kept.device) < 0.5
-        return llava_answer_loss(self.model, visual, kept, repacked, batch, self.questions)
+        return llava_answer_loss(self.model, visual, kept, repacked, batch, self.layout)
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.model.language_model.named_parameters() if "embed_tokens" not in n]
@@ -229,8 +264,8 @@ class Joint:
 
     model: LlavaForConditionalGeneration
     batch_size: int = 32
-    questions: int = 20
-    kept: tuple[int, ...] = (PATCHES, 56, 16)
+    layout: Layout = LAYOUT
+    kept: tuple[int, ...] = (PATCHES, 48, 16)
     name: str = "joint"
 
     def draw(self, rng: np.random.Generator) -> Batch:
@@ -238,7 +273,7 @@ class Joint:
         kept = self.kept[int(rng.integers(len(self.kept)))]
         if kept < PATCHES / 4:
             scenes = [thinned(scene, rng) for scene in scenes]
-        batch = described(scenes) | packed(scenes, self.questions, rng)
+        batch = described(scenes) | packed(scenes, self.layout, rng)
         return batch | {"pixels": pixels_of(scenes), "kept": torch.tensor(kept)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
@@ -251,7 +286,7 @@ class Joint:
         kept = choose_patches(foreground, batch["centre"], int(batch["kept"]))
         visual = projected.gather(1, kept.unsqueeze(-1).expand(-1, -1, projected.shape[-1]))
         repacked = torch.rand(len(kept), device=kept.device) < 0.5
-        answering, answered = llava_answer_loss(self.model, visual, kept, repacked, batch, self.questions)
+        answering, answered = llava_answer_loss(self.model, visual, kept, repacked, batch, self.layout)
         return answering + 0.1 * dense, measures | answered
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:

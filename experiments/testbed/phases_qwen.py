@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
-from experiments.testbed import packing
 from experiments.testbed.architecture_qwen import WINDOW
+from experiments.testbed.packing import Layout
 from experiments.testbed.phases import (
     PRESENCE,
     Batch,
@@ -30,6 +30,7 @@ from experiments.testbed.vocabulary import BACKGROUND, QWEN_MERGE, QWEN_PATCH, Q
 
 RESOLUTIONS = (CANVAS, CANVAS * 2 // 3)  # pixels a side: 12 x 12 and 8 x 8 visual tokens
 TOKEN = QWEN_PATCH * QWEN_MERGE  # pixels
+LAYOUT = Layout(questions=20)
 PROMPT_HEAD = ("<s>", "USER:", "<|vision_start|>")
 PROMPT_TAIL = ("<|vision_end|>",)
 EQUAL_WINDOWS = "flash_equal_windows"  # with "flash" in its name it gets all windows in one call
@@ -91,7 +92,7 @@ def encode(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> tuple[Ten
 
 
 def prompt(
-    model: Qwen2_5_VLForConditionalGeneration, visual_BMD: Tensor, kept_BM: Tensor, grid: int, count: int
+    model: Qwen2_5_VLForConditionalGeneration, visual_BMD: Tensor, kept_BM: Tensor, grid: int, layout: Layout
 ) -> tuple[Tensor, Tensor]:
     """What stands in front of the packed questions, embedded [B, P, D], and the positions of all of it [3, B, P + T].
 
@@ -103,7 +104,7 @@ def prompt(
     start = len(PROMPT_HEAD)
     prefix = torch.cat([ends_BED[:, :start], visual_BMD.to(ends_BED.dtype), ends_BED[:, start:]], 1)
     visual_at = start + torch.stack([torch.zeros_like(kept_BM), kept_BM // grid, kept_BM % grid])
-    behind = torch.cat([torch.arange(len(PROMPT_TAIL)), len(PROMPT_TAIL) + packing.offsets(count)]).to(device)
+    behind = torch.cat([torch.arange(len(PROMPT_TAIL)), len(PROMPT_TAIL) + layout.offsets]).to(device)
     text_at = (start + grid + behind).expand(3, size, -1)
     head_at = torch.arange(start, device=device).expand(3, size, -1)
     return prefix, torch.cat([head_at, visual_at, text_at], 2)
@@ -173,7 +174,7 @@ class Joint:
 
     model: Qwen2_5_VLForConditionalGeneration
     batch_size: int = 32
-    questions: int = 20
+    layout: Layout = LAYOUT
     few: int = 16
     name: str = "joint"
 
@@ -184,7 +185,7 @@ class Joint:
         kept = tokens if rng.random() < 0.5 else self.few
         if kept == self.few and rng.random() < 0.5:
             scenes = [thinned(scene, rng) for scene in scenes]
-        batch = described(scenes, side // TOKEN) | packed(scenes, self.questions, rng)
+        batch = described(scenes, side // TOKEN) | packed(scenes, self.layout, rng)
         return batch | pictures(scenes, side) | {"kept": _kept(batch, kept, rng)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
@@ -192,8 +193,8 @@ class Joint:
         dense, measures = describe_loss(projected.float(), batch, _word_table(self.model), 8.0)
         visual = _take(projected, batch["kept"])
         grid = round(projected.shape[1] ** 0.5)
-        prefix, positions = prompt(self.model, visual, batch["kept"], grid, self.questions)
-        answering, answered = answer_loss(self.model, prefix, positions, batch, self.questions)
+        prefix, positions = prompt(self.model, visual, batch["kept"], grid, self.layout)
+        answering, answered = answer_loss(self.model, prefix, positions, batch, self.layout)
         return answering + 0.1 * dense, measures | answered
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:

@@ -10,7 +10,7 @@ from itertools import permutations
 
 import numpy as np
 
-from experiments.testbed.scenes import CANVAS, COLOURS, SHAPES, Item, Scene
+from experiments.testbed.scenes import CANVAS, COLOURS, PLURALS, Item, Scene
 
 RELATION_MARGIN = CANVAS / 6  # pixels between two centres on the asked axis: no borderline cases
 MOST_COUNTED = 3
@@ -74,7 +74,7 @@ def relation(scene: Scene) -> list[Question]:
 def counting(scene: Scene) -> list[Question]:
     """How many objects of a shape, or of a colour; from one to MOST_COUNTED."""
     found = []
-    for words, pick in [(f"{s}s" if s != "cross" else "crosses", ("shape", s)) for s in SHAPES] + [
+    for words, pick in [(plural, ("shape", shape)) for shape, plural in PLURALS.items()] + [
         (f"{c} objects", ("colour", c)) for c in COLOURS
     ]:
         matching = [item for item in scene.items if getattr(item, pick[0]) == pick[1]]

@@ -21,6 +21,7 @@ COLOURS = {
     "cyan": (50, 215, 225),
 }
 SHAPES = ("circle", "square", "triangle", "cross", "star")
+PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
 CHARACTERS = ("c", "e", "h", "k", "t", "x", "4", "8")
 SIZES = {"large": 30, "small": 20}  # pixels across
 DOT = "dot"

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
 from experiments.processors import QwenImageProcessor
-from experiments.testbed.scenes import CANVAS, CHARACTERS, COLOURS, DOT, SHAPES
+from experiments.testbed.scenes import CANVAS, CHARACTERS, COLOURS, DOT, PLURALS, SHAPES
 
 IMAGE_MEAN = [0.4, 0.4, 0.4]
 IMAGE_STD = [0.25, 0.25, 0.25]
@@ -14,7 +14,6 @@ PATCH = 8  # pixels
 GRID = CANVAS // PATCH
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "USER:", "ASSISTANT:")
 BACKGROUND = "background"
-PLURALS = tuple("crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES)
 QUESTION_WORDS = (
     "is",
     "there",
@@ -50,7 +49,7 @@ OTHER_WORDS = (
     "tiny",
 )
 GRAMMAR = (*QUESTION_WORDS, *PLACE_WORDS, *OTHER_WORDS, "?", ".", ",")
-WORDS = (*SPECIAL, *COLOURS, *SHAPES, *PLURALS, DOT, *CHARACTERS, *GRAMMAR, BACKGROUND)
+WORDS = (*SPECIAL, *COLOURS, *SHAPES, *PLURALS.values(), DOT, *CHARACTERS, *GRAMMAR, BACKGROUND)
 WORD_ID = {word: index for index, word in enumerate(WORDS)}
 # The second model knows the first one's words by the same numbers, and a few more.
 QWEN_PATCH = 4  # pixels; 2 x 2 patches are merged to one visual token

@@ -7,6 +7,8 @@ import pytest
 
 from experiments import free_form
 from experiments.testbed.facts import facts, score_facts
+from experiments.testbed.questions import Question
+from experiments.testbed.sentences import in_full
 from tests.experiments import workspace
 
 REFERENCE = "a large red circle with k , a small blue star , a green dot"
@@ -30,6 +32,58 @@ def test_precision_and_recall_of_facts(prediction: str, precision: float, recall
     assert score.precision == pytest.approx(precision)
     assert score.recall == pytest.approx(recall)
     assert score.f1 == pytest.approx(2 * precision * recall / (precision + recall) if recall else 0)
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence"),
+    [
+        (Question("existence", "is there a cyan square ?", "yes", ()), "there is a cyan square in the picture ."),
+        (Question("existence", "is there a cyan square ?", "no", ()), "there is no cyan square in the picture ."),
+        (Question("attribute", "what color is the star ?", "red", ()), "the star is red ."),
+        (Question("attribute", "what shape is the red object ?", "star", ()), "the red object is a star ."),
+        (
+            Question("relation", "is the red star left or right of the blue star ?", "left", ()),
+            "the red star is left of the blue star .",
+        ),
+        (
+            Question("relation", "is the red star above or below the blue star ?", "below", ()),
+            "the red star is below the blue star .",
+        ),
+        (Question("counting", "how many crosses are there ?", "1", ()), "there is 1 cross in the picture ."),
+        (Question("counting", "how many red objects are there ?", "3", ()), "there are 3 red objects in the picture ."),
+        (
+            Question("reading", "what character is on the red cross ?", "k", ()),
+            "the character on the red cross is k .",
+        ),
+        (Question("small_object", "what color is the dot ?", "cyan", ()), "the dot is cyan ."),
+    ],
+)
+def test_sentences_state_one_fact(question: Question, sentence: str) -> None:
+    full = in_full(question)
+    assert (full.text, full.answer) == (f"{question.text} describe .", sentence)
+    assert len(facts(sentence)) == 1
+    assert score_facts(sentence.rstrip(" ."), sentence).f1 == 1
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "right"),
+    [
+        ("the blue star is right of the red star .", "the red star is left of the blue star .", True),
+        ("the red star is right of the blue star .", "the red star is left of the blue star .", False),
+        ("the blue star is above the red star .", "the red star is below the blue star .", True),
+        ("there is 1 red object in the picture .", "there are 2 red objects in the picture .", False),
+        ("there is a cyan square in the picture .", "there is no cyan square in the picture .", False),
+        ("the star", "the star is red .", False),
+        ("red", "the star is red .", False),
+    ],
+)
+def test_sentences_are_right_by_what_they_say(prediction: str, reference: str, right: bool) -> None:
+    assert score_facts(prediction, reference).f1 == float(right)
+
+
+def test_naming_more_than_was_asked_costs_precision() -> None:
+    score = score_facts("the dot is red . the star is red .", "the star is red .")
+    assert score.precision == 0.5 and score.recall == 1
 
 
 def test_a_reference_without_facts_is_an_error() -> None:

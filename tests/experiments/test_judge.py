@@ -84,6 +84,7 @@ def folder(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     rows = [
         {
             "id": f"q{n}",
+            "type": "caption",
             "method": method,
             "budget": 0.5,
             "question": "describe .",

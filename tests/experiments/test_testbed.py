@@ -82,7 +82,7 @@ def test_a_scene_is_drawn_from_its_seed_alone() -> None:
 def test_the_evaluation_file_is_what_the_seed_gives() -> None:
     """A few of the committed rows, drawn again."""
     committed = benchmarks.load("scenes").select(range(12))
-    again = scenes.draw("evaluation", 2, seed=0).filter(lambda row: row["type"] != "caption")
+    again = scenes.draw("evaluation", 2, seed=0).filter(lambda row: row["type"] not in benchmarks.FREE_FORM)
     for old, new in zip(committed, again, strict=True):
         assert {key: old[key] for key in ("id", "question", "answer")} == {
             key: new[key] for key in ("id", "question", "answer")
@@ -118,23 +118,27 @@ def test_a_packed_question_is_answered_as_if_asked_alone(scene: Scene) -> None:
     """The same logits for the answer, whatever else is in the sequence."""
     AttentionInterface.register("packed_questions", packing.packed_attention)
     model = build_model(0).eval()
-    packed = packing.pack([scene], 5, np.random.default_rng(0))
+    layout = packing.Layout(questions=5, sentences=2)
+    packed = packing.pack([scene], layout, np.random.default_rng(0))
     visual = torch.randn(1, 30, model.config.text_config.hidden_size)
     language_model = model.model.language_model
     head = language_model.embed_tokens(torch.tensor([packing.PROMPT_HEAD]))
     tokens = language_model.embed_tokens(packed.tokens)
-    positions = torch.cat([torch.arange(32), 32 + packing.offsets(5)])[None]
+    short, long = packing.QUESTION_TOKENS, packing.SENTENCE_TOKENS
+    spans = [slice(start, start + short) for start in range(0, 5 * short, short)]
+    spans += [slice(5 * short + start, 5 * short + start + long) for start in (0, long)]
+    positions = torch.cat([torch.arange(32), 32 + layout.offsets])[None]
     with torch.no_grad():
         alone = [
-            language_model(inputs_embeds=torch.cat([head, visual, tokens[:, start : start + 14]], 1)).last_hidden_state
-            for start in range(0, 70, 14)
+            language_model(inputs_embeds=torch.cat([head, visual, tokens[:, span]], 1)).last_hidden_state
+            for span in spans
         ]
         language_model.set_attn_implementation("packed_questions")
         inputs = torch.cat([head, visual, tokens], 1)
-        together = language_model(inputs_embeds=inputs, position_ids=positions, blocks=5).last_hidden_state
-    for question, hidden in enumerate(alone):
-        start = 32 + 14 * question
-        torch.testing.assert_close(together[:, start : start + 14], hidden[:, 32:], atol=1e-4, rtol=1e-4)
+        together = language_model(inputs_embeds=inputs, position_ids=positions, layout=layout).last_hidden_state
+    behind = together[:, 32:]
+    for span, hidden in zip(spans, alone, strict=True):
+        torch.testing.assert_close(behind[:, span], hidden[:, 32:], atol=1e-4, rtol=1e-4)
 
 
 def test_training_resumes_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +150,7 @@ def test_training_resumes_where_it_was_killed(tmp_path: Path, monkeypatch: pytes
     def phase() -> Words:
         model = build_model(0)
         model.model.language_model.set_attn_implementation("packed_questions")
-        return Words(model, batch_size=2, questions=2, kept=8, noise=0.0)
+        return Words(model, batch_size=2, layout=packing.Layout(2), kept=8, noise=0.0)
 
     stopped = phase()
     steps_run: list[int] = []
