@@ -13,7 +13,7 @@ from experiments.testbed import packing
 from experiments.testbed.architecture import build_model
 from experiments.testbed.descriptions import describe
 from experiments.testbed.loop import Schedule, run_phase
-from experiments.testbed.phases import Words, pixels_of
+from experiments.testbed.phases import Words, pixels_of, pointing_loss
 from experiments.testbed.questions import TYPES, caption
 from experiments.testbed.scenes import CANVAS, Item, Scene, render, sample_scene
 from experiments.testbed.vocabulary import GRID, PATCH, WORD_ID, build_processor
@@ -139,6 +139,45 @@ def test_a_packed_question_is_answered_as_if_asked_alone(scene: Scene) -> None:
     behind = together[:, 32:]
     for span, hidden in zip(spans, alone, strict=True):
         torch.testing.assert_close(behind[:, span], hidden[:, 32:], atol=1e-4, rtol=1e-4)
+
+
+def test_pointing_reads_the_attention_in_front_of_the_answer(scene: Scene) -> None:
+    """In a packed sequence the same attention over the visual tokens as when the question is asked alone."""
+    AttentionInterface.register("packed_questions", packing.packed_attention)
+    model = build_model(0).eval()
+    layout = packing.Layout(questions=3)
+    packed = packing.pack([scene], layout, np.random.default_rng(0))
+    length = packing.QUESTION_TOKENS
+    blocks = packed.labels[:, : 3 * length].unflatten(1, (3, length))
+    asked = packed.tokens[:, : 3 * length].unflatten(1, (3, length))
+    places = (asked == WORD_ID["ASSISTANT:"]).int().argmax(2)
+    assert (blocks.gather(2, places[..., None]) != packing.IGNORED).all(), "the answer follows"
+    pointing = packing.Pointing((2,), places)
+    language_model = model.model.language_model
+    visual = torch.randn(1, 30, model.config.text_config.hidden_size)
+    prefix = torch.cat([language_model.embed_tokens(torch.tensor([packing.PROMPT_HEAD])), visual], 1)
+    positions = torch.cat([torch.arange(32), 32 + layout.offsets])[None]
+    with torch.no_grad():
+        language_model.set_attn_implementation("packed_questions")
+        inputs = torch.cat([prefix, language_model.embed_tokens(packed.tokens)], 1)
+        language_model(inputs_embeds=inputs, position_ids=positions, layout=layout, pointing=pointing)
+        language_model.set_attn_implementation("eager")
+        for question in range(3):
+            alone = torch.cat([prefix, language_model.embed_tokens(asked[:, question])], 1)
+            row = language_model(inputs_embeds=alone, output_attentions=True).attentions[2][
+                0, 0, 32 + places[0, question]
+            ]
+            shares = row[2:32] / row[2:32].sum()
+            torch.testing.assert_close(pointing.logits[0][0, question].softmax(-1), shares, atol=1e-5, rtol=1e-4)
+
+
+def test_pointing_is_right_where_the_strongest_token_is_evidence() -> None:
+    evidence = torch.tensor([[[True, True, False, False], [False, False, False, True], [False] * 4]])
+    logits = torch.tensor([[[3.0, 3.0, -90.0, -90.0], [0.0, 5.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0]]])[None]
+    loss, right = pointing_loss(logits, evidence)
+    wrong = np.log(3 + np.exp(5))
+    assert right == 0.5, "a question whose evidence has left is not counted"
+    assert loss.item() == pytest.approx((np.log(2) + wrong) / 2, rel=1e-4)
 
 
 def test_training_resumes_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
