@@ -5,7 +5,8 @@ kept share is that after layer K, as in the paper; the tokens of the evidence bo
 experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1: none):
 
 - results/glimpse_questions.csv: for every cap and question `correct`, `kept_share`, FLOPs as a share of the unpruned
-  model's (`flops`), the share of the tokens that are evidence (`evidence_share`), and the mask's quality;
+  model's (`flops`), the share of the tokens that are evidence (`evidence_share`), the highest recall of it that the cap
+  allows (`recall_bound`), and the mask's quality;
 - results/glimpse_masks.csv: their means by cap and question type, accuracy with its interval;
 - results/glimpse_examples.csv: the tokens kept for two questions about each of a few images, without a cap.
 """
@@ -36,7 +37,7 @@ RESULT = Path("results/glimpse_masks.csv")
 EXAMPLES = Path("results/glimpse_examples.csv")
 METHOD = "glimpse"
 EXAMPLE_TYPES = ("attribute", "reading")
-MEASURES = ["kept_share", "mean_visual_tokens", "flops", "evidence_share", *MaskQuality._fields]
+MEASURES = ["kept_share", "mean_visual_tokens", "flops", "evidence_share", "recall_bound", *MaskQuality._fields]
 # Which modules, at which cap.
 Setting = tuple[str, float]
 
@@ -53,7 +54,10 @@ def run(model_name: str, settings: list[Setting], benchmark: Dataset, asked: Eva
         for answered in answers.answer_all(copies, processor, methods, batches, asked.max_new_tokens):
             for setting, by_row in answered.items():
                 labels = {"setting": settings.index(setting), "path": setting[0], "cap": setting[1]}
-                rows += [{**labels, "row": row, **measure(model.config, found, boxes)} for row, found in by_row.items()]
+                rows += [
+                    {**labels, "row": row, **measure(model.config, found, boxes, setting[1])}
+                    for row, found in by_row.items()
+                ]
                 progress.update(len(by_row))
     return pd.DataFrame(rows).sort_values(["setting", "row"])
 
@@ -63,7 +67,7 @@ def method_of(path: str, cap: float) -> pruning.Method:
     return pruning.make(METHOD, path=path, **({} if cap == 1 else {"max_remain_ratio": cap}))
 
 
-def measure(config: Any, answer: dict[str, Any], boxes: dict[str, list[list[float]]]) -> dict[str, Any]:
+def measure(config: Any, answer: dict[str, Any], boxes: dict[str, list[list[float]]], cap: float) -> dict[str, Any]:
     """One answer's kept tokens against the evidence of its question."""
     kept_N = np.zeros(answer["visual_tokens"], dtype=bool)
     kept_N[answer["kept"][-1]["indices"] if answer["kept"] else slice(None)] = True
@@ -77,6 +81,7 @@ def measure(config: Any, answer: dict[str, Any], boxes: dict[str, list[list[floa
         "mean_visual_tokens": np.mean(per_layer),
         "flops": counted["total"] / counted["full"],
         "evidence_share": evidence_N.mean(),
+        "recall_bound": min(1.0, int(cap * len(evidence_N)) / max(1, evidence_N.sum())),
         **mask_quality(kept_N, evidence_N)._asdict(),
         "kept": np.flatnonzero(kept_N).tolist(),
     }

@@ -61,6 +61,16 @@ def test_caps_hold_and_means_are_those_of_the_questions(folder: Path, monkeypatc
         assert everything.loc[cap, "accuracy"] == pytest.approx(rows["correct"].mean())
 
 
+@pytest.mark.parametrize(("cap", "bound"), [(1.0, 1.0), (0.25, 1.0), (0.111, 3 / 6), (0.06, 2 / 6)])
+def test_no_mask_recalls_more_than_its_cap_lets_in(folder: Path, cap: float, bound: float) -> None:
+    answer = {"id": "a", "visual_tokens": 36, "visual_tokens_per_layer": [36] * 6, "kept": [], "text_tokens": 9}
+    answer |= dict.fromkeys(("type", "answer", "prediction", "correct"))
+    answer |= {"images": "[1]", "parameters": json.dumps({"path": "modules"})}
+    boxes = {"a": [[0.0, 0.0, 0.49, 0.32]]}  # 3 of 6 columns, 2 of 6 rows
+    measured = glimpse_masks.measure(tiny_llava()[0].config, answer, boxes, cap)
+    assert measured["recall_bound"] == pytest.approx(bound)
+
+
 def test_examples_are_images_with_a_question_of_each_type() -> None:
     rows = [
         {"id": f"{image}-{place}", "type": kind, "cap": cap, "kept": [place], "kept_share": 0.1}
