@@ -1,1 +1,0 @@
-"""Scenes drawn, rendered, described and packed ahead of the training loop, in worker processes."""
