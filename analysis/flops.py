@@ -184,14 +184,15 @@ def vision_tokens(config: Any, images: Sequence[int | Sequence[int]]) -> int:
 
 
 def images_of(config: Any, inputs: dict[str, Any]) -> list[list[Any]]:
-    """The `images` argument of `count` for each sample of a batch whose prompts hold one image each.
+    """The `images` argument of `count` for each sample of a batch whose prompts hold one image or one video each.
 
-    Reads what the processor returned: `image_grid_thw` [B, 3] (Qwen), `image_sizes` [B, 2] (LLaVA-NeXT), else
-    `pixel_values` [B, ...] (LLaVA).
+    Reads what the processor returned: `image_grid_thw` or `video_grid_thw` [B, 3] (Qwen), `image_sizes` [B, 2]
+    (LLaVA-NeXT), else `pixel_values` [B, ...] (LLaVA).
     """
     check_family(config)
     if config.model_type.startswith("qwen"):
-        return [[grid] for grid in inputs["image_grid_thw"].tolist()]
+        grids = inputs["image_grid_thw"] if "image_grid_thw" in inputs else inputs["video_grid_thw"]
+        return [[grid] for grid in grids.tolist()]
     if config.model_type == "llava_next":
         from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 

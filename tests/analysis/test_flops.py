@@ -39,6 +39,13 @@ def test_full_model(family: str, attention: str) -> None:
     assert counted(model, inputs, [visual] * 6, visual).total == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_video(family: str) -> None:
+    model, inputs = FAMILIES[family](("v",), attention="eager")
+    expected = measured(lambda: model(**inputs, logits_to_keep=1))
+    assert counted(model, inputs, [18] * 6, 18).total == pytest.approx(expected, rel=0.01)
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
