@@ -1,14 +1,14 @@
 """What GlimpsePrune keeps and whether it is the evidence: `python -m experiments.glimpse_masks`.
 
-Reads the sections `evaluate` (benchmark, batch size) and `glimpse_masks` (model, modules, caps) of params.yaml. The
+Reads the sections `evaluate` (benchmark, batch size) and `glimpse_masks` (models' modules, caps) of params.yaml. The
 kept share is that after layer K, as in the paper; the tokens of the evidence boxes are those of
 experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1: none):
 
-- results/glimpse_questions.csv: for every cap and question `correct`, `kept_share`, FLOPs as a share of the unpruned
-  model's (`flops`), the share of the tokens that are evidence (`evidence_share`), the highest recall of it that the cap
-  allows (`recall_bound`), and the mask's quality;
-- results/glimpse_masks.csv: their means by cap and question type, accuracy with its interval;
-- results/glimpse_examples.csv: the tokens kept for two questions about each of a few images, without a cap.
+- results/glimpse_questions.csv: for every model, cap and question `correct`, `kept_share`, FLOPs as a share of the
+  unpruned model's (`flops`), the share of the tokens that are evidence (`evidence_share`), the highest recall of it
+  that the cap allows (`recall_bound`), and the mask's quality;
+- results/glimpse_masks.csv: their means by model, cap and question type, accuracy with its interval;
+- results/glimpse_examples.csv: what the first model keeps for two questions about each of a few images, without a cap.
 """
 
 import argparse
@@ -124,13 +124,17 @@ def main() -> None:
         parameters = load_parameters()
         settings, asked = parameters.evaluate, parameters.glimpse_masks
         benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
-        questions = run(asked.model, [(asked.path, cap) for cap in asked.caps], benchmark, settings)
+        each = {
+            model: run(model, [(path, cap) for cap in asked.caps], benchmark, settings)
+            for model, path in asked.modules.items()
+        }
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
-    columns = ["id", "type", "cap", "correct", *MEASURES]
+    questions = pd.concat([table.assign(model=model) for model, table in each.items()])
+    columns = ["model", "id", "type", "cap", "correct", *MEASURES]
     write_text(QUESTIONS, questions[columns].round(4).to_csv(index=False))
-    write_text(RESULT, summary(questions, ["cap"], parameters.accuracy).to_csv(index=False))
-    write_text(EXAMPLES, examples(questions, asked.images).to_csv(index=False))
+    write_text(RESULT, summary(questions, ["model", "cap"], parameters.accuracy).to_csv(index=False))
+    write_text(EXAMPLES, examples(next(iter(each.values())), asked.images).to_csv(index=False))
 
 
 if __name__ == "__main__":

@@ -222,14 +222,12 @@ class GlimpseMasks(Section):
     """experiments/glimpse_masks.py
 
     Attributes:
-        model: as the one at the top of params.yaml; modules are trained for one model, so the stage has its own.
-        path: folder of the modules.
+        modules: for each model the folder of its modules, which are trained for one; so the stage has its own models.
         caps: on the share kept behind layer K; 1 is no cap.
         images: how many are shown with two questions each.
     """
 
-    model: str
-    path: str
+    modules: Annotated[dict[str, str], Field(min_length=1)]
     caps: Annotated[list[Fraction], Field(min_length=1)]
     images: Count
 

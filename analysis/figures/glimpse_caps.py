@@ -23,13 +23,13 @@ def draw(results: Path, published: Path = PUBLISHED) -> Figure:
         results: folder with the CSV files of INPUTS.
         published: the paper's numbers.
     """
-    masks = pd.read_csv(results / "glimpse_masks.csv")
+    masks = style.first_model(pd.read_csv(results / "glimpse_masks.csv"))
     accuracy = style.one_model(pd.read_csv(results / "accuracy.csv"))
     figure = style.new_figure(style.PAGE_WIDTH, 2.1 + style.legend_height(["glimpse", *_RIVALS], 4))
     ours, theirs, shares = figure.subplots(1, 3)
     _draw_ours(ours, masks[masks["type"] == "all"], accuracy[accuracy["type"] == "all"])
     _draw_published(theirs, pd.read_csv(published))
-    _draw_shares(shares, pd.read_csv(results / "glimpse_questions.csv"))
+    _draw_shares(shares, style.first_model(pd.read_csv(results / "glimpse_questions.csv")))
     for axes, letter in zip((ours, theirs, shares), "abc", strict=True):
         style.tag(axes, letter)
     style.legend(figure, ["full", "glimpse", *_RIVALS], 4)

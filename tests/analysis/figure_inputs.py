@@ -197,21 +197,25 @@ CAPS = (1.0, 0.333, 0.222, 0.111)
 def write_glimpse(folder: Path) -> None:
     """GlimpsePrune by cap, single questions' kept shares, and two questions about each of two images."""
     rows = [
-        {"cap": cap, "type": kind, "accuracy": 0.8 + 0.1 * cap, "ci_low": 0.78 + 0.1 * cap, "ci_high": 0.85 + 0.1 * cap}
-        | {"mean_visual_tokens": 90 + 54 * cap}
+        {"model": model, "cap": cap, "type": kind, "accuracy": base + 0.1 * cap, "ci_low": base - 0.02 + 0.1 * cap}
+        | {"ci_high": base + 0.05 + 0.1 * cap, "mean_visual_tokens": 90 + 54 * cap}
+        for model, base in (("tiny", 0.8), ("other", 0.3))
         for cap in CAPS
         for kind in TYPES
     ]
     pd.DataFrame(rows).to_csv(folder / "glimpse_masks.csv", index=False)
     depths = [
-        row | {"reduce_layer": depth, "flops": 0.5 + 0.1 * depth, "recall": 0.2 * depth, "precision": 0.6}
+        row
+        | {"reduce_layer": depth, "flops": 0.5 + 0.1 * depth, "recall": 0.2 * depth}
+        | {"precision": 0.6, "kept_share": 0.3}
         for depth in (3, 1, 2)
         for row in rows
-        if row["cap"] in (1.0, 0.111)
+        if row["cap"] in (1.0, 0.111) and row["model"] == "tiny"
     ]
     pd.DataFrame(depths).to_csv(folder / "glimpse_depth.csv", index=False)
     asked = [
-        {"id": f"{kind}-{number}", "type": kind, "cap": cap, "kept_share": min(cap, 0.02 * place + 0.01 * number)}
+        {"model": "tiny", "id": f"{kind}-{number}", "type": kind, "cap": cap}
+        | {"kept_share": min(cap, 0.02 * place + 0.01 * number)}
         for cap in CAPS
         for place, kind in enumerate(TYPES[1:], start=1)
         for number in range(5)

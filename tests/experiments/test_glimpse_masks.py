@@ -20,8 +20,7 @@ from tests.tiny_models import tiny_llava
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(workspace.make(tmp_path, questions=6))
     checkpoint.save(tiny_modules(tiny_llava()[0]), "modules")
-    change("glimpse_masks", "model", "tiny")
-    change("glimpse_masks", "path", "modules")
+    change("glimpse_masks", "modules", {"tiny": "modules"})
     return tmp_path
 
 
@@ -52,6 +51,7 @@ def test_caps_hold_and_means_are_those_of_the_questions(folder: Path, monkeypatc
     assert questions["mean_visual_tokens"].to_numpy() == pytest.approx(((36 + kept) / 2).to_numpy(), abs=1e-3)
 
     summary = pd.read_csv(glimpse_masks.RESULT)
+    assert set(summary["model"]) == set(questions["model"]) == {"tiny"}
     assert summary["type"].tolist() == ["all", "attribute", "counting"] * 2
     assert summary["n"].tolist() == [4, 2, 2] * 2
     everything = summary[summary["type"] == "all"].set_index("cap")
@@ -114,7 +114,7 @@ def test_depths_are_those_of_the_modules(folder: Path, monkeypatch: pytest.Monke
 def test_without_the_modules_nothing_is_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change("glimpse_masks", "path", "nowhere")
+    change("glimpse_masks", "modules", {"tiny": "nowhere"})
     with pytest.raises(SystemExit):
         run(monkeypatch)
     assert "error: nowhere is no GlimpsePrune checkpoint" in capsys.readouterr().err
