@@ -26,7 +26,8 @@ def main() -> None:
         asked = parameters.glimpse_depth
         benchmark = benchmarks.load(parameters.evaluate.benchmark, asked.questions, asked.seed)
         depths = {path: checkpoint.read_config(path).reduce_layer for path in asked.paths}
-        settings = list(product(sorted(depths, key=depths.__getitem__), asked.caps))
+        by_depth = sorted(depths, key=depths.__getitem__)
+        settings = [glimpse_masks.Setting(path, cap) for path, cap in product(by_depth, asked.caps)]
         questions = glimpse_masks.run(asked.model, settings, benchmark, parameters.evaluate)
         questions = questions.assign(reduce_layer=questions["path"].map(depths))
         table = glimpse_masks.summary(questions, ["reduce_layer", "cap"], parameters.accuracy)

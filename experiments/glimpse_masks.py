@@ -2,19 +2,20 @@
 
 Reads the sections `evaluate` (benchmark, batch size) and `glimpse_masks` (models' modules, caps) of params.yaml. The
 kept share is that after layer K, as in the paper; the tokens of the evidence boxes are those of
-experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1: none):
+experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1: none) and the threshold of what is kept
+(the paper's under every cap, the others without one):
 
-- results/glimpse_questions.csv: for every model, cap and question `correct`, `kept_share`, FLOPs as a share of the
-  unpruned model's (`flops`), the share of the tokens that are evidence (`evidence_share`), the highest recall of it
-  that the cap allows (`recall_bound`), and the mask's quality;
-- results/glimpse_masks.csv: their means by model, cap and question type, accuracy with its interval;
+- results/glimpse_questions.csv: for every model, cap, threshold and question `correct`, `kept_share`, FLOPs as a share
+  of the unpruned model's (`flops`), the share of the tokens that are evidence (`evidence_share`), the highest recall of
+  it that the cap allows (`recall_bound`), and the mask's quality;
+- results/glimpse_masks.csv: their means by model, cap, threshold and question type, accuracy with its interval;
 - results/glimpse_examples.csv: what the first model keeps for two questions about each of a few images, without a cap.
 """
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,8 +30,9 @@ from experiments import answers, benchmarks, models
 from experiments.cells import write_text
 from experiments.evidence_recall import ALL, raster
 from experiments.flops import flops_of
-from experiments.parameter_sections import Accuracy, Evaluate
+from experiments.parameter_sections import Accuracy, Evaluate, GlimpseMasks
 from experiments.parameters import load_parameters
+from pruning.glimpse.selection import KeepImportant
 
 QUESTIONS = Path("results/glimpse_questions.csv")
 RESULT = Path("results/glimpse_masks.csv")
@@ -38,8 +40,15 @@ EXAMPLES = Path("results/glimpse_examples.csv")
 METHOD = "glimpse"
 EXAMPLE_TYPES = ("attribute", "reading")
 MEASURES = ["kept_share", "mean_visual_tokens", "flops", "evidence_share", "recall_bound", *MaskQuality._fields]
-# Which modules, at which cap.
-Setting = tuple[str, float]
+PAPER_THRESHOLD = KeepImportant.threshold
+
+
+class Setting(NamedTuple):
+    """The modules in a folder, a cap on the kept share (1 is none) and the threshold of what is kept."""
+
+    path: str
+    cap: float
+    threshold: float = PAPER_THRESHOLD
 
 
 def run(model_name: str, settings: list[Setting], benchmark: Dataset, asked: Evaluate) -> pd.DataFrame:
@@ -47,24 +56,31 @@ def run(model_name: str, settings: list[Setting], benchmark: Dataset, asked: Eva
     model, processor = models.load(model_name)
     batches = list(answers.make_batches(processor, model.config, benchmark, asked.batch_size))
     counts = {batch.visual_tokens for batch in batches}
-    methods = {setting: dict.fromkeys(counts, method_of(*setting)) for setting in settings}
+    methods = {setting: dict.fromkeys(counts, method_of(setting)) for setting in settings}
     boxes = {question["id"]: question["boxes"] for batch in batches for question in batch.questions}
     rows: list[dict[str, Any]] = []
     with answers.side_by_side(model) as copies, tqdm(total=len(methods) * len(benchmark), unit="question") as progress:
         for answered in answers.answer_all(copies, processor, methods, batches, asked.max_new_tokens):
             for setting, by_row in answered.items():
-                labels = {"setting": settings.index(setting), "path": setting[0], "cap": setting[1]}
+                labels = {"setting": settings.index(setting), **setting._asdict()}
                 rows += [
-                    {**labels, "row": row, **measure(model.config, found, boxes, setting[1])}
+                    {**labels, "row": row, **measure(model.config, found, boxes, setting.cap)}
                     for row, found in by_row.items()
                 ]
                 progress.update(len(by_row))
     return pd.DataFrame(rows).sort_values(["setting", "row"])
 
 
-def method_of(path: str, cap: float) -> pruning.Method:
-    """The modules in a folder, with a cap on the kept share; 1 is none."""
-    return pruning.make(METHOD, path=path, **({} if cap == 1 else {"max_remain_ratio": cap}))
+def settings_of(path: str, asked: GlimpseMasks) -> list[Setting]:
+    """Every cap, then every threshold without a cap."""
+    capped = [Setting(path, cap) for cap in asked.caps]
+    return capped + [Setting(path, 1.0, threshold) for threshold in asked.thresholds]
+
+
+def method_of(setting: Setting) -> pruning.Method:
+    """GlimpsePrune as a setting has it."""
+    capped = {} if setting.cap == 1 else {"max_remain_ratio": setting.cap}
+    return pruning.make(METHOD, path=setting.path, threshold=setting.threshold, **capped)
 
 
 def measure(config: Any, answer: dict[str, Any], boxes: dict[str, list[list[float]]], cap: float) -> dict[str, Any]:
@@ -107,7 +123,7 @@ def summary(questions: pd.DataFrame, labels: list[str], settings: Accuracy) -> p
 
 def examples(questions: pd.DataFrame, images: int) -> pd.DataFrame:
     """Questions of EXAMPLE_TYPES about the first images that have all of them; kept tokens as a JSON list."""
-    uncapped = questions[questions["cap"] == questions["cap"].max()]
+    uncapped = questions[(questions["cap"] == questions["cap"].max()) & (questions["threshold"] == PAPER_THRESHOLD)]
     uncapped = uncapped.assign(image=uncapped["id"].str.rsplit("-", n=1).str[0])
     shown = uncapped[uncapped["type"].isin(EXAMPLE_TYPES)]
     complete = shown.groupby("image", sort=True)["type"].nunique() == len(EXAMPLE_TYPES)
@@ -125,15 +141,14 @@ def main() -> None:
         settings, asked = parameters.evaluate, parameters.glimpse_masks
         benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
         each = {
-            model: run(model, [(path, cap) for cap in asked.caps], benchmark, settings)
-            for model, path in asked.modules.items()
+            model: run(model, settings_of(path, asked), benchmark, settings) for model, path in asked.modules.items()
         }
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
     questions = pd.concat([table.assign(model=model) for model, table in each.items()])
-    columns = ["model", "id", "type", "cap", "correct", *MEASURES]
+    columns = ["model", "id", "type", "cap", "threshold", "correct", *MEASURES]
     write_text(QUESTIONS, questions[columns].round(4).to_csv(index=False))
-    write_text(RESULT, summary(questions, ["model", "cap"], parameters.accuracy).to_csv(index=False))
+    write_text(RESULT, summary(questions, ["model", "cap", "threshold"], parameters.accuracy).to_csv(index=False))
     write_text(EXAMPLES, examples(next(iter(each.values())), asked.images).to_csv(index=False))
 
 

@@ -224,11 +224,13 @@ class GlimpseMasks(Section):
     Attributes:
         modules: for each model the folder of its modules, which are trained for one; so the stage has its own models.
         caps: on the share kept behind layer K; 1 is no cap.
+        thresholds: others than the paper's, without a cap.
         images: how many are shown with two questions each.
     """
 
     modules: Annotated[dict[str, str], Field(min_length=1)]
     caps: Annotated[list[Fraction], Field(min_length=1)]
+    thresholds: list[Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]]
     images: Count
 
 

@@ -13,6 +13,7 @@ INPUTS = ("glimpse_questions.csv", "glimpse_masks.csv", "accuracy.csv")
 PUBLISHED = Path("data/published/glimpseprune.csv")
 _RIVALS = ("pyramiddrop", "visionzip")
 _CAPS = {"cap 11.1%": 11.1, "cap 22.2%": 22.2, "cap 33.3%": 33.3, "uncapped": 100.0}
+_THRESHOLD = 0.5
 _PUBLISHED_METHODS = ("glimpse", "pyramiddrop")
 
 
@@ -23,17 +24,22 @@ def draw(results: Path, published: Path = PUBLISHED) -> Figure:
         results: folder with the CSV files of INPUTS.
         published: the paper's numbers.
     """
-    masks = style.first_model(pd.read_csv(results / "glimpse_masks.csv"))
+    masks = _as_published(pd.read_csv(results / "glimpse_masks.csv"))
     accuracy = style.one_model(pd.read_csv(results / "accuracy.csv"))
     figure = style.new_figure(style.PAGE_WIDTH, 2.1 + style.legend_height(["glimpse", *_RIVALS], 4))
     ours, theirs, shares = figure.subplots(1, 3)
     _draw_ours(ours, masks[masks["type"] == "all"], accuracy[accuracy["type"] == "all"])
     _draw_published(theirs, pd.read_csv(published))
-    _draw_shares(shares, style.first_model(pd.read_csv(results / "glimpse_questions.csv")))
+    _draw_shares(shares, _as_published(pd.read_csv(results / "glimpse_questions.csv")))
     for axes, letter in zip((ours, theirs, shares), "abc", strict=True):
         style.tag(axes, letter)
     style.legend(figure, ["full", "glimpse", *_RIVALS], 4)
     return figure
+
+
+def _as_published(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the first model, at the published threshold."""
+    return table[(table["model"] == table["model"].iloc[0]) & (table["threshold"] == _THRESHOLD)]
 
 
 def _draw_ours(axes: Axes, masks: pd.DataFrame, accuracy: pd.DataFrame) -> None:

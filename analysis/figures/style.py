@@ -163,11 +163,6 @@ def one_model(accuracy: pd.DataFrame) -> pd.DataFrame:
     return accuracy[accuracy["feasible"].astype(str).str.lower() == "true"].dropna(subset=["accuracy"])
 
 
-def first_model(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the model that a table begins with."""
-    return table[table["model"] == table["model"].iloc[0]]
-
-
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `name`.pdf and `name`.png, the same bytes for the same figure; both appear whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)

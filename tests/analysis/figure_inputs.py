@@ -198,8 +198,8 @@ def write_glimpse(folder: Path) -> None:
     """GlimpsePrune by cap, single questions' kept shares, and two questions about each of two images."""
     rows = [
         {"model": model, "cap": cap, "type": kind, "accuracy": base + 0.1 * cap, "ci_low": base - 0.02 + 0.1 * cap}
-        | {"ci_high": base + 0.05 + 0.1 * cap, "mean_visual_tokens": 90 + 54 * cap}
-        for model, base in (("tiny", 0.8), ("other", 0.3))
+        | {"ci_high": base + 0.05 + 0.1 * cap, "mean_visual_tokens": 90 + 54 * cap, "threshold": threshold}
+        for model, threshold, base in (("tiny", 0.5, 0.8), ("tiny", 0.1, 0.5), ("other", 0.5, 0.3))
         for cap in CAPS
         for kind in TYPES
     ]
@@ -210,11 +210,11 @@ def write_glimpse(folder: Path) -> None:
         | {"precision": 0.6, "kept_share": 0.3}
         for depth in (3, 1, 2)
         for row in rows
-        if row["cap"] in (1.0, 0.111) and row["model"] == "tiny"
+        if row["cap"] in (1.0, 0.111) and row["accuracy"] > 0.75
     ]
     pd.DataFrame(depths).to_csv(folder / "glimpse_depth.csv", index=False)
     asked = [
-        {"model": "tiny", "id": f"{kind}-{number}", "type": kind, "cap": cap}
+        {"model": "tiny", "id": f"{kind}-{number}", "type": kind, "cap": cap, "threshold": 0.5}
         | {"kept_share": min(cap, 0.02 * place + 0.01 * number)}
         for cap in CAPS
         for place, kind in enumerate(TYPES[1:], start=1)

@@ -21,6 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(workspace.make(tmp_path, questions=6))
     checkpoint.save(tiny_modules(tiny_llava()[0]), "modules")
     change("glimpse_masks", "modules", {"tiny": "modules"})
+    change("glimpse_masks", "thresholds", [])
     return tmp_path
 
 
@@ -71,9 +72,18 @@ def test_no_mask_recalls_more_than_its_cap_lets_in(folder: Path, cap: float, bou
     assert measured["recall_bound"] == pytest.approx(bound)
 
 
+def test_a_lower_threshold_keeps_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change("glimpse_masks", "caps", [1.0])
+    change("glimpse_masks", "thresholds", [0.05])
+    run(monkeypatch)
+    by_threshold = pd.read_csv(glimpse_masks.QUESTIONS).pivot(index="id", columns="threshold", values="kept_share")
+    assert list(by_threshold.columns) == [0.05, 0.5]
+    assert (by_threshold[0.05] > by_threshold[0.5]).all()
+
+
 def test_examples_are_images_with_a_question_of_each_type() -> None:
     rows = [
-        {"id": f"{image}-{place}", "type": kind, "cap": cap, "kept": [place], "kept_share": 0.1}
+        {"id": f"{image}-{place}", "type": kind, "cap": cap, "threshold": 0.5, "kept": [place], "kept_share": 0.1}
         | dict.fromkeys(("answer", "prediction"), "red")
         | {"correct": True, "visual_tokens": 9}
         for cap in (1.0, 0.1)
