@@ -56,8 +56,8 @@ def test_beams(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_keeps_what_the_predictor_of_the_training_forward_rates_above_one_half(family):
-    model, inputs, modules = build(family, (1, 0, 2))
+def test_keeps_what_the_predictor_of_the_training_forward_rates_above_one_half(family, prompts=(1, 0, 2)):
+    model, inputs, modules = build(family, prompts)
     with GlimpsePrune(modules=modules)(model) as record:
         model(**inputs)
     # An answer of one token behind the prompt, which the glimpse token does not see.

@@ -6,7 +6,6 @@ import torch
 import pruning
 from pruning import EncodedImages
 from pruning.glimpse.method import GlimpsePrune
-from pruning.glimpse.training import training_forward
 from tests.pruning import test_encoded
 from tests.pruning import test_glimpse_method as glimpse
 from tests.pruning import test_masking_oracle as oracle
@@ -77,19 +76,8 @@ def test_the_predictor_looks_at_every_temporal_patch_on_its_own():
     assert record.visual_tokens[0][-1] == 9, "per video, not per temporal patch"
 
 
-@torch.no_grad()
 def test_keeps_what_the_predictor_of_the_training_forward_rates_above_one_half():
-    model, inputs = tiny_qwen2_5_vl(PROMPTS)
-    modules = tiny_modules(model)
-    with GlimpsePrune(modules=modules)(model) as record:
-        model(**inputs)
-    longer = {name: torch.cat([inputs[name], inputs[name][:, -1:]], 1) for name in ("input_ids", "attention_mask")}
-    longer["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros(3, 1)], 1).int()
-    labels = torch.full_like(longer["input_ids"], -100)
-    labels[:, -1] = 7
-    importance = training_forward(model, modules, {**inputs, **longer}, labels).importance
-    per_sample = importance.logits_N.split(importance.tokens_per_sample)
-    assert [kept[-1].tolist() for kept in record.kept] == [(own > 0).nonzero()[:, 0].tolist() for own in per_sample]
+    glimpse.test_keeps_what_the_predictor_of_the_training_forward_rates_above_one_half("qwen2_5_vl", PROMPTS)
 
 
 @pytest.mark.parametrize("family", QWEN)
