@@ -37,7 +37,7 @@ def draw(results: Path) -> Figure:
     _draw_cost(cost, trained)
     _draw_masks(masks, trained[trained["cap"] == trained["cap"].max()])
     for axes, letter in zip((accuracy, cost, masks), "abc", strict=True):
-        axes.set_xlabel("First decoder layer after pruning (K + 1)")
+        axes.set_xlabel("First layer after pruning (K + 1)")
         style.tag(axes, letter)
     style.legend(figure, ["full", "oracle_inside", "vtw", "glimpse"], 4)
     return figure
