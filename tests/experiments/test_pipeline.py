@@ -54,9 +54,10 @@ def pipeline() -> dict[str, Any]:
             continue
         items = {"evaluate": parameters["evaluate"]["methods"], "ablation": parameters["ablation"]["grids"]}.get(name)
         items = parameters[name] if items is None else items
-        for item in items:
-            text = yaml.safe_dump(stage["do"]).replace("${key}", item).replace("${item}", item)
-            stages[f"{name}@{item}"] = yaml.safe_load(text)
+        values = stage["foreach"] if isinstance(stage["foreach"], dict) else {item: item for item in items}
+        for key, item in values.items():
+            text = yaml.safe_dump(stage["do"]).replace("${key}", key).replace("${item}", item)
+            stages[f"{name}@{key}"] = yaml.safe_load(text)
     return stages
 
 
