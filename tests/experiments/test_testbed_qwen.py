@@ -19,6 +19,7 @@ from experiments import answers, benchmarks, models
 from experiments.inputs import build_inputs
 from experiments.testbed.architecture_qwen import build_model
 from experiments.testbed.descriptions import describe
+from experiments.testbed.packing import Layout
 from experiments.testbed.phases_qwen import EQUAL_WINDOWS, RESOLUTIONS, Joint, encode, equal_windows, pictures, prompt
 from experiments.testbed.questions import TYPES
 from experiments.testbed.scenes import Scene, render, sample_scene
@@ -82,7 +83,7 @@ def test_training_prompts_are_the_processors(
     tokens = (side // 8) ** 2
     with torch.no_grad():
         visual = torch.zeros(1, tokens, model.config.text_config.hidden_size)
-        prefix, packed_positions = prompt(model, visual, torch.arange(tokens)[None], side // 8, count=1)
+        prefix, packed_positions = prompt(model, visual, torch.arange(tokens)[None], side // 8, Layout(questions=1))
         embedded = model.model.language_model.embed_tokens(inputs["input_ids"])
     text_tokens = len(text.split()) + 1  # ASSISTANT:
     assert inputs["input_ids"].shape[1] == prefix.shape[1] + text_tokens
@@ -92,7 +93,9 @@ def test_training_prompts_are_the_processors(
 
 
 def test_batches_drop_background_first(fresh: Qwen2_5_VLForConditionalGeneration) -> None:
-    batches = [Joint(fresh, batch_size=2, questions=2).draw(np.random.default_rng(seed)) for seed in range(12)]
+    batches = [
+        Joint(fresh, batch_size=2, layout=Layout(questions=2)).draw(np.random.default_rng(seed)) for seed in range(12)
+    ]
     sizes = {(batch["words"].shape[1], batch["kept"].shape[1]) for batch in batches}
     assert sizes == {(144, 144), (144, 16), (64, 64), (64, 16)}
     for batch in batches:
