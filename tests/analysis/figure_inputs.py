@@ -204,15 +204,10 @@ def write_glimpse(folder: Path) -> None:
         for kind in TYPES
     ]
     pd.DataFrame(rows).to_csv(folder / "glimpse_masks.csv", index=False)
-    depths = [
-        row
-        | {"reduce_layer": depth, "flops": 0.5 + 0.1 * depth, "recall": 0.2 * depth}
-        | {"precision": 0.6, "kept_share": 0.3}
-        for depth in (3, 1, 2)
-        for row in rows
-        if row["cap"] in (1.0, 0.111) and row["accuracy"] > 0.75
-    ]
-    pd.DataFrame(depths).to_csv(folder / "glimpse_depth.csv", index=False)
+    swept = pd.DataFrame(rows).query("cap in (1.0, 0.111) and model == 'tiny' and threshold == 0.5")
+    masks = {"precision": 0.6, "kept_share": 0.3}
+    depths = [swept.assign(reduce_layer=k, flops=0.5 + 0.1 * k, recall=0.2 * k, **masks) for k in (3, 1, 2)]
+    pd.concat(depths).to_csv(folder / "glimpse_depth.csv", index=False)
     asked = [
         {"model": "tiny", "id": f"{kind}-{number}", "type": kind, "cap": cap, "threshold": 0.5}
         | {"kept_share": min(cap, 0.02 * place + 0.01 * number)}
