@@ -131,7 +131,7 @@ def packed_attention(
     is plain causal attention. Returns [B, S, H, d].
     """
     spans = [] if layout is None else [(number, length) for number, length in layout.spans if number]
-    prefix = query_BHSd.shape[2] - sum(number * length for number, length in spans)
+    prefix = query_BHSd.shape[2] - (0 if layout is None else layout.tokens)
     prefix_key, prefix_value = key_BHSd[:, :, :prefix], value_BHSd[:, :, :prefix]
     parts = [_causal(query_BHSd[:, :, :prefix], prefix_key, prefix_value, scaling)]
     start = prefix
