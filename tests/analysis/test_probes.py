@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from analysis.attention import prefill_statistics
-from analysis.probes import KeepByLastQuery, KeepQuartile
+from analysis.probes import KeepByLastQuery, KeepQuartile, RandomMasks
 from pruning.selection import stable_top_k
 from tests.tiny_models import FAMILIES, tiny_llava
 
@@ -60,6 +60,19 @@ def test_the_score_of_one_prompt_alone_is_the_same_in_a_padded_batch(family):
 def test_removing_rope_changes_what_is_kept():
     model, inputs = tiny_llava((1, 1))
     assert kept(KeepByLastQuery(keep=9), model, inputs) != kept(KeepByLastQuery(keep=9, rope=False), model, inputs)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_random_masks_have_the_sizes_they_are_told(family):
+    model, inputs = FAMILIES[family]((1, 2))
+    one, again, other = (kept(RandomMasks(k=2, counts=[3, 5], seed=seed), model, inputs) for seed in (0, 0, 1))
+    assert [[len(numbers) for numbers in sample[1:]] for sample in one] == [
+        [len(sample[1]), *[count] * (len(sample) - 2)] for sample, count in zip(one, (3, 5), strict=True)
+    ]
+    assert one == again
+    assert one != other
+    with pytest.raises(ValueError, match="counts has 1 samples but the batch 2"):
+        kept(RandomMasks(counts=[3]), model, inputs)
 
 
 def test_what_the_model_has_no_room_for_is_refused():
