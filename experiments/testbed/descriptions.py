@@ -1,9 +1,9 @@
 """What each patch of a scene shows, in words: targets of the dense vision phase and the decoder's symbolic images.
 
-A patch is described by the sum of the decoder's own word embeddings: shape + colour + size of the object over it, the
-character where one is drawn, "object" on the patch that holds an object's centre, "background" elsewhere, and where it
-lies as a share of ("right" - "left") and ("below" - "above"). Training the projector towards these sums puts visual
-tokens and words in one space, which is what alignment is for.
+A patch is described by the sum of the decoder's own word embeddings: shape + colour + size (+ character) of the object
+over it, "object" on the patch that holds an object's centre, "background" elsewhere, and where it lies as a share of
+("right" - "left") and ("below" - "above"). Training the projector towards these sums puts visual tokens and words in
+one space, which is what alignment is for.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.testbed.scenes import CANVAS, CHARACTER_HEIGHT, CHARACTERS, COLOURS, DOT, SHAPES, SIZES, Item, Scene
+from experiments.testbed.scenes import CANVAS, CHARACTERS, COLOURS, DOT, SHAPES, SIZES, Item, Scene
 from experiments.testbed.vocabulary import BACKGROUND, GRID, WORD_ID
 
 NOTHING = WORD_ID["<pad>"]  # stands for "no such word here"
@@ -63,20 +63,9 @@ def describe(scene: Scene, grid: int = GRID) -> PatchWords:
         over = ((share >= (COVERED_BY_DOT if item.shape == DOT else COVERED)) & (share > best)) | holds_centre
         best[over] = share[over]
         words[over] = _words_of(item)
-        words[over & ~_written(item, grid), 3] = NOTHING
         place[over] = (item.x / CANVAS * 2 - 1, item.y / CANVAS * 2 - 1)
         centre |= holds_centre
     return PatchWords(words.reshape(-1, 4), centre.reshape(-1), place.reshape(-1, 2))
-
-
-def _written(item: Item, grid: int) -> np.ndarray:
-    """Which patches the character on an object is drawn over, or most of it, bool [grid, grid]; none without one."""
-    if not item.character:
-        return np.zeros((grid, grid), dtype=bool)
-    half = CHARACTER_HEIGHT * 0.36  # capitals are some seven tenths of the font's height
-    down, across = (_overlap(at - half, at + half, grid) for at in (item.y, item.x))
-    share = down[:, None] * across[None, :]
-    return (share >= COVERED) | (share == share.max())
 
 
 def _words_of(item: Item) -> list[int]:

@@ -47,11 +47,6 @@ OTHER_WORDS = (
     "large",
     "small",
     "tiny",
-    "where",
-    "top",
-    "middle",
-    "bottom",
-    "center",
 )
 GRAMMAR = (*QUESTION_WORDS, *PLACE_WORDS, *OTHER_WORDS, "?", ".", ",")
 WORDS = (*SPECIAL, *COLOURS, *SHAPES, *PLURALS.values(), DOT, *CHARACTERS, *GRAMMAR, BACKGROUND)
