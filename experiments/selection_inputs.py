@@ -203,6 +203,7 @@ def method_for(name: str, keep: int, num_visual: int, images: int, glimpse: Glim
         "oracle_inside": {"fixed_remain_ratio": at_least, "boxes": boxes},
         "glimpse": {"fixed_remain_ratio": at_least, "modules": glimpse},
         "fastv": {"r": 1 - share},
+        "random_inside": {"r": 1 - share},
         "sequential_prune": {"r": 1 - share},
         "pyramiddrop": {"ratio": share ** (1 / 3)},
         "sparsevlm": {"share": share ** (1 / 3)},

@@ -19,6 +19,7 @@ from pruning.methods.prumerge import PruMerge
 from pruning.methods.prumerge_plus import PruMergePlus
 from pruning.methods.pyramiddrop import PyramidDrop
 from pruning.methods.random import Random
+from pruning.methods.random_inside import RandomInside
 from pruning.methods.sequence import Sequence
 from pruning.methods.sequential_prune import SequentialPrune
 from pruning.methods.sparsevlm import SparseVLM
@@ -50,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
         DART,
         SparseVLM,
         GlimpsePrune,
+        RandomInside,
         OracleInside,
         Sequence,
     )

@@ -40,10 +40,15 @@ class Random(KeepPerImage):
 
 
 def random_scores(seen: Observed, seed: int) -> Tensor:
-    """Independent uniform int64 scores `[B, N]` by seed, image and index (SplitMix64, Steele et al. 2014)."""
-    index_N = torch.arange(1, seen.num_visual + 1, device=seen.device)
-    state = _scramble(seen.keys_B + _scramble(torch.tensor(seed, device=seen.device)))
-    return _scramble(state[:, None] + index_N * -0x61C8864680B583EB)
+    """Independent uniform int64 scores `[B, N]` by seed, image and index."""
+    index_N = torch.arange(seen.num_visual, device=seen.device)
+    return random_numbers(seen.keys_B, index_N.expand(seen.num_images, -1), seed)
+
+
+def random_numbers(keys_B: Tensor, index_BN: Tensor, seed: int) -> Tensor:
+    """Independent uniform int64 numbers `[B, N]` by seed, key and index (SplitMix64, Steele et al. 2014)."""
+    state_B = _scramble(keys_B + _scramble(torch.tensor(seed, device=keys_B.device)))
+    return _scramble(state_B[:, None] + (index_BN + 1) * -0x61C8864680B583EB)
 
 
 def _scramble(x: Tensor) -> Tensor:

@@ -63,6 +63,7 @@ ALL = {
     "visionzip": lambda count: {"dominant": count, "contextual": 0},
     "sequential_prune": lambda count: {"k": 1, "r": 2.0**-60, "step": 100 * 2.0**-60},
     "fastv": lambda count: {"r": 0},
+    "random_inside": lambda count: {"r": 0},
     "pyramiddrop": lambda count: {"ratio": 1},
     "dart": lambda count: {"max_tokens": count - 1, "visual_pivots": 1, "text_pivots": 0},
     "sequence": lambda count: {"methods": [{"name": "random", "keep": count}, {"name": "fastv", "r": 0}]},

@@ -16,6 +16,7 @@ PARAMETERS = {
     "prumerge": {"keep": 12, "neighbours": 3},
     "prumerge_plus": {"keep": 12, "neighbours": 3},
     "fastv": {"k": 2},
+    "random_inside": {"k": 2},
     "sequential_prune": {"k": 1, "step": 25},
     "pyramiddrop": {},
     "sparsevlm": {"layers": [0, 1, 2], "share": 0.5},

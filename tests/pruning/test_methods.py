@@ -27,6 +27,45 @@ def test_random_differs_by_seed_and_image_only():
     assert kept(model, inputs, "random", keep=12, seed=1)[0] != first
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_random_inside_differs_by_seed_and_images_only(family):
+    model, inputs = FAMILIES[family]((1, 2))
+
+    def drawn(**parameters):
+        with pruning.make("random_inside", k=2, r=0.5, **parameters)(model) as record, torch.no_grad():
+            model(**inputs)
+        return [sample[2].tolist() for sample in record.kept]
+
+    first = drawn()
+    assert first == drawn()
+    assert first != drawn(seed=1)
+    assert [len(numbers) for numbers in first] == [round(len(sample) / 2) for sample in record_of_all(model, inputs)]
+    _, alone = FAMILIES[family]((1,))
+    with pruning.make("random_inside", k=2, r=0.5)(model) as record, torch.no_grad():
+        model(**alone)
+    same = torch.equal(alone["pixel_values"], inputs["pixel_values"][: len(alone["pixel_values"])])
+    assert (record.kept[0][2].tolist() == first[0]) == same
+
+
+def record_of_all(model, inputs):
+    """The visual tokens of every sample, unpruned."""
+    with pruning.make("full")(model) as record, torch.no_grad():
+        model(**inputs)
+    return [sample[0].tolist() for sample in record.kept]
+
+
+def test_random_inside_is_uniform():
+    model, inputs = tiny_llava((1,))
+    counts = torch.zeros(36)
+    for seed in range(300):
+        with pruning.make("random_inside", k=1, r=0.75, seed=seed)(model) as record, torch.no_grad():
+            model(**inputs)
+        counts[record.kept[0][1]] += 1
+    # 300 draws of a quarter: mean 75, standard deviation 7.5.
+    assert counts.sum() == 300 * 9
+    assert (counts - 75).abs().max() < 5 * 7.5
+
+
 def test_random_numbers_are_those_of_splitmix64():
     """The first output for seed 0, 0xE220A8397B1DCDAF, as a signed number."""
     assert _scramble(torch.tensor(-0x61C8864680B583EB)).item() == 0xE220A8397B1DCDAF - 2**64
