@@ -1,11 +1,11 @@
 """Choices that answer a question about a model instead of saving compute; the analyses run them like any method.
 
-They are no competitors and stand in no registry: one keeps a part of the image whatever it shows, one reads the
-language model before it prunes for it, and one draws masks as large as somebody else's.
+They are no competitors and stand in no registry: one keeps a part of the image whatever it shows, one takes everything
+visual away, and one reads the language model before it prunes for it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -15,11 +15,10 @@ from transformers.masking_utils import create_causal_mask
 from pruning import checks
 from pruning.base import InsideLLM, KeepPerImage
 from pruning.budget import Sizes
-from pruning.glimpse.readout import Importance, visual_grids
-from pruning.glimpse.selection import KeepImportant
 from pruning.observe import Projections, watch
 from pruning.observed import Observed, ObservedLayer
 from pruning.selection import stable_top_k
+from pruning.tokens import Choice
 
 
 @dataclass
@@ -55,6 +54,34 @@ class KeepQuartile(InsideLLM):
         number_BS = seen.visual_BS.cumsum(dim=1) - 1
         first_B1, end_B1 = count_B1 * (self.quartile - 1) // 4, count_B1 * self.quartile // 4
         return ((number_BS >= first_B1) & (number_BS < end_B1)).float()
+
+    def choosing_flops(self, sizes: Sizes) -> int:
+        return 0
+
+
+@dataclass
+class Withdraw(InsideLLM):
+    """No visual token enters a layer and those after it: VTW's pruning, which may begin in front of the first layer.
+
+    Parameters:
+        layer: 0-based; at 0 the language model never sees a visual token.
+    """
+
+    name: ClassVar[str] = "withdraw"
+
+    layer: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.whole_number("layer", self.layer)
+
+    def stages(self, num_visual: int, num_layers: int) -> dict[int, int | None]:
+        if self.layer >= num_layers:
+            raise ValueError(f"layer={self.layer} is not one of the {num_layers} decoder layers: lower layer")
+        return {self.layer: 0}
+
+    def choose(self, seen: ObservedLayer, counts: Sequence[int | None]) -> Choice:
+        return Choice(~seen.visual_BS, [0] * len(counts))
 
     def choosing_flops(self, sizes: Sizes) -> int:
         return 0
@@ -113,47 +140,3 @@ class KeepByLastQuery(KeepPerImage):
         projections = 2 * sizes.hidden * width + 2 * sizes.hidden * sizes.kv_heads * sizes.head_dim
         per_token = projections + 3 * sizes.hidden * sizes.intermediate + 2 * prompt * width
         return 2 * (self.layer + 1) * prompt * per_token + 2 * prompt * width
-
-
-@dataclass
-class RandomMasks(KeepImportant):
-    """GlimpsePrune's pruning with masks drawn at random, each of the size that it is told.
-
-    Beside GlimpsePrune's own masks of these sizes it shows what choosing them is worth: behind a layer that has read
-    the image already, any mask would do.
-
-    Parameters:
-        k: 0-based layer in front of which tokens leave, at least 1; GlimpsePrune's K + 1.
-        counts: for every sample of the batch how many of its visual tokens stay.
-        seed: of the masks, together with the sample's place in the batch.
-    """
-
-    name: ClassVar[str] = "random_masks"
-
-    k: int = 2
-    counts: Sequence[int] = field(default=())
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.whole_number("k", self.k, minimum=1)
-        checks.whole_number("seed", self.seed)
-
-    @property
-    def first_pruned_layer(self) -> int:
-        return self.k
-
-    def importance(self, seen: ObservedLayer) -> Importance:
-        visual = seen.tokens.visual[:: seen.copies]
-        if len(self.counts) != len(visual):
-            raise ValueError(f"counts has {len(self.counts)} samples but the batch {len(visual)}")
-        grids, image_tokens = visual_grids(seen.vision, visual)
-        logits = []
-        for sample, (count, own) in enumerate(zip(self.counts, grids, strict=True)):
-            tokens = sum(rows * columns for rows, columns in own)
-            drawn = torch.randperm(tokens, generator=torch.Generator().manual_seed(self.seed + sample))
-            logits.append(torch.where(drawn < count, 1.0, -1.0))
-        return Importance(torch.cat(logits).to(seen.hidden_BSD.device), grids, image_tokens)
-
-    def choosing_flops(self, sizes: Sizes) -> int:
-        return 0

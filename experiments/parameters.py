@@ -30,6 +30,7 @@ from experiments.parameter_sections import (
     ScoreKept,
     SecondModel,
     Significance,
+    Subset,
 )
 from experiments.parameter_training import Train, TrainGlimpse, TrainQwen
 
@@ -57,6 +58,7 @@ class Parameters(Section):
     latency: Latency
     efficiency: Efficiency
     quartile_kept: QuartileKept
+    reading_depth: Subset
     score_kept: ScoreKept
     ablation: Ablation
     glimpse_masks: GlimpseMasks

@@ -281,6 +281,7 @@ def write_all(folder: Path) -> None:
     write_score_correlation(folder)
     write_pareto(folder)
     write_settings(folder / "quartile_kept.csv", {"layer": (0, 1, 2), "quartile": (1, 2, 3, 4)})
+    write_settings(folder / "reading_depth.csv", {"layer": (0, 1, 2)})
     write_score_kept(folder / "score_kept.csv")
     write_settings(folder / "ablation/vispruner.csv", {"keep": (8, 16), "important_ratio": (0, 0.5, 1)})
     write_settings(folder / "ablation/fastv.csv", {"k": (1, 2), "r": (0.5, 0.9)})

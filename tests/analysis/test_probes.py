@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from analysis.attention import prefill_statistics
-from analysis.probes import KeepByLastQuery, KeepQuartile, RandomMasks
+from analysis.probes import KeepByLastQuery, KeepQuartile, Withdraw
+from analysis.random_masks import RandomMasks
 from pruning.selection import stable_top_k
 from tests.tiny_models import FAMILIES, tiny_llava
 
@@ -37,6 +38,19 @@ def test_quartiles_share_out_all_tokens_of_every_prompt(family):
         assert list(itertools.chain.from_iterable(quarter[row][1] for quarter in quarters)) == everything
         lengths = [len(quarter[row][1]) for quarter in quarters]
         assert max(lengths) - min(lengths) <= 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("layer", [0, 2])
+def test_withdrawn_images_leave_the_answer_to_the_text(family, layer):
+    """From layer 0 on the logits do not depend on the pixels; later they do, on those of the layers before."""
+    model, inputs = FAMILIES[family]((1, 1))
+    other = inputs | {"pixel_values": inputs["pixel_values"].flip(0) * 0.5}
+    with Withdraw(layer=layer)(model) as record:
+        logits, changed = (model(**given).logits[:, -1] for given in (inputs, other))
+    assert record.visual_tokens[0][layer:] == [0] * (len(record.visual_tokens[0]) - layer)
+    assert torch.equal(logits, changed) == (layer == 0)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 5])

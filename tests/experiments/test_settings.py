@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from experiments import ablation, quartile_kept, score_kept, settings
+from experiments import ablation, quartile_kept, reading_depth, score_kept, settings
 from experiments.parameters import ParametersError, load_parameters
 from experiments.settings import PARTS, Setting
 from pruning.methods.fastv import FastV
@@ -25,6 +25,7 @@ SETTINGS = [
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     workspace.make(tmp_path, questions=12)
     change(tmp_path, "quartile_kept", {"questions": 6, "seed": 0, "layers": [0, 5]})
+    change(tmp_path, "reading_depth", {"questions": 6, "seed": 0})
     change(tmp_path, "score_kept", {"questions": 6, "seed": 0, "keep": 5})
     grids = {"sequential_prune": {"step": [25, 10], "k": [1, 4], "r": [0.5]}, "fastv": {"k": [1, 2], "r": [0.5]}}
     change(tmp_path, "ablation", {"questions": 6, "seed": 0, "grids": grids})
@@ -79,6 +80,16 @@ def test_quartile_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["method"].tolist() == ["full"] + ["keep_quartile"] * 8
     assert rows["mean_visual_tokens"].tolist() == [36] + [9] * 4 + [(36 * 5 + 9) / 6] * 4
     assert rows["layer"].tolist()[1:] == [0] * 4 + [5] * 4 and rows["quartile"].tolist()[1:] == [1, 2, 3, 4] * 2
+
+
+def test_reading_depth_goes_from_the_first_layer_to_the_unpruned_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(monkeypatch, reading_depth.main)
+    rows = pd.read_csv(reading_depth.RESULT).query("type == 'all'")
+    assert rows["layer"].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert rows["method"].tolist() == ["withdraw"] * 6 + ["full"]
+    assert rows["mean_visual_tokens"].tolist() == [36 * layer / 6 for layer in range(7)]
 
 
 def test_score_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
