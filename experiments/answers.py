@@ -24,6 +24,7 @@ from pruning.budget import InfeasibleBudget, solve
 from pruning.encoded import EncodedImages
 from pruning.record import Record
 
+TOLD = ("boxes", "counts")  # columns of a batch's questions that a method may ask for by a field of that name
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -179,10 +180,12 @@ def answer_batch(
 
 
 def fit(method: Method, questions: list[dict[str, Any]]) -> Method:
-    """The method for one batch: the oracle is told the evidence boxes, CDPruner with CLIP the questions."""
-    own: dict[str, Any] = {}
-    if any(field.name == "boxes" for field in dataclasses.fields(method)):
-        own["boxes"] = [question["boxes"] for question in questions]
+    """The method for one batch: what its field of that name is to be told about each question.
+
+    The oracle is told the evidence boxes, random masks how many tokens each keeps, CDPruner with CLIP the questions.
+    """
+    fields = {field.name for field in dataclasses.fields(method)}
+    own: dict[str, Any] = {name: [question[name] for question in questions] for name in TOLD if name in fields}
     if model := getattr(method, "clip", None):
         own["questions"] = clip.segments(model, [question["question"] for question in questions])
     if parts := getattr(method, "methods", None):
@@ -250,7 +253,7 @@ def describe(
 def parameters_of(method: Method) -> dict[str, Any]:
     """A method's parameters as params.yaml would have them; what belongs to single questions is left out."""
     parameters = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    for own in ("boxes", "questions"):
+    for own in (*TOLD, "questions"):
         parameters.pop(own, None)
     if model := parameters.get("clip"):
         parameters["clip"] = model.config.name_or_path

@@ -5,15 +5,17 @@ kept share is that after layer K, as in the paper; the tokens of the evidence bo
 experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1: none) and the threshold of what is kept
 (the paper's under every cap, the others without one):
 
-- results/glimpse_questions.csv: for every model, cap, threshold and question `correct`, `kept_share`, FLOPs as a share
-  of the unpruned model's (`flops`), the share of the tokens that are evidence (`evidence_share`), the highest recall of
-  it that the cap allows (`recall_bound`), and the mask's quality;
+- results/glimpse_questions.csv: for every model, cap, threshold and question `correct`, `random_correct` (the same with
+  as many tokens behind the same layer drawn by lot; without a cap, at the paper's threshold), `kept_share`, FLOPs as a
+  share of the unpruned model's (`flops`), the share of the tokens that are evidence (`evidence_share`), the highest
+  recall of it that the cap allows (`recall_bound`), and the mask's quality;
 - results/glimpse_masks.csv: their means by model, cap, threshold and question type, accuracy with its interval;
 - results/glimpse_examples.csv: what the first model keeps for two questions about each of a few images, without a cap.
 """
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from tqdm import tqdm
 import pruning
 from analysis.evidence import evidence_tokens
 from analysis.masks import MaskQuality, mask_quality
+from analysis.random_masks import RandomMasks
 from analysis.significance import accuracy_interval
 from experiments import answers, benchmarks, models
 from experiments.cells import write_text
@@ -32,6 +35,7 @@ from experiments.evidence_recall import ALL, raster
 from experiments.flops import flops_of
 from experiments.parameter_sections import Accuracy, Evaluate, GlimpseMasks
 from experiments.parameters import load_parameters
+from pruning.glimpse import checkpoint
 from pruning.glimpse.selection import KeepImportant
 
 QUESTIONS = Path("results/glimpse_questions.csv")
@@ -57,9 +61,11 @@ def run(model_name: str, settings: list[Setting], benchmark: Dataset, asked: Eva
     batches = list(answers.make_batches(processor, model.config, benchmark, asked.batch_size))
     counts = {batch.visual_tokens for batch in batches}
     methods = {setting: dict.fromkeys(counts, method_of(setting)) for setting in settings}
+    by_lot = [setting for setting in settings if setting.cap == 1 and setting.threshold == PAPER_THRESHOLD]
+    total = (len(methods) + len(by_lot)) * len(benchmark)
     boxes = {question["id"]: question["boxes"] for batch in batches for question in batch.questions}
     rows: list[dict[str, Any]] = []
-    with answers.side_by_side(model) as copies, tqdm(total=len(methods) * len(benchmark), unit="question") as progress:
+    with answers.side_by_side(model) as copies, tqdm(total=total, unit="question") as progress:
         for answered in answers.answer_all(copies, processor, methods, batches, asked.max_new_tokens):
             for setting, by_row in answered.items():
                 labels = {"setting": settings.index(setting), **setting._asdict()}
@@ -68,7 +74,25 @@ def run(model_name: str, settings: list[Setting], benchmark: Dataset, asked: Eva
                     for row, found in by_row.items()
                 ]
                 progress.update(len(by_row))
-    return pd.DataFrame(rows).sort_values(["setting", "row"])
+        table = pd.DataFrame(rows).assign(random_correct=np.nan)
+        for setting in by_lot:
+            own = table["setting"] == settings.index(setting)
+            kept = table[own].set_index("row")["kept"].map(len)
+            lots = dict.fromkeys(counts, RandomMasks(k=checkpoint.read_config(setting.path).reduce_layer + 1))
+            told = [with_counts(batch, kept) for batch in batches]
+            for answered in answers.answer_all(copies, processor, {setting: lots}, told, asked.max_new_tokens):
+                right = {row: found["correct"] for row, found in answered[setting].items()}
+                table.loc[own & table["row"].isin(right), "random_correct"] = table["row"].map(right).astype(float)
+                progress.update(len(right))
+    return table.sort_values(["setting", "row"])
+
+
+def with_counts(batch: answers.Batch, kept: "pd.Series[int]") -> answers.Batch:
+    """The batch with how many visual tokens each of its questions is to keep, by row of the benchmark."""
+    questions = [
+        question | {"counts": int(kept[row])} for row, question in zip(batch.rows, batch.questions, strict=True)
+    ]
+    return replace(batch, questions=questions)
 
 
 def settings_of(path: str, asked: GlimpseMasks) -> list[Setting]:
@@ -109,16 +133,21 @@ def summary(questions: pd.DataFrame, labels: list[str], settings: Accuracy) -> p
     for values, group in questions.groupby(labels, sort=False):
         for kind in (ALL, *sorted(group["type"].unique())):
             chosen = group if kind == ALL else group[group["type"] == kind]
-            low, high = accuracy_interval(
-                chosen["correct"].astype(float),
-                confidence=settings.confidence,
-                resamples=settings.resamples,
-                seed=settings.seed,
-            )
-            row = dict(zip(labels, values, strict=True))
-            row |= {"type": kind, "n": len(chosen), "accuracy": chosen["correct"].mean()}
-            rows.append(row | {"ci_low": low, "ci_high": high} | chosen[MEASURES].mean().to_dict())
+            row = dict(zip(labels, values, strict=True)) | {"type": kind, "n": len(chosen)}
+            row |= _accuracy(chosen["correct"], "", settings)
+            row |= _accuracy(chosen["random_correct"].dropna(), "random_", settings)
+            rows.append(row | chosen[MEASURES].mean().to_dict())
     return pd.DataFrame(rows).round(4)
+
+
+def _accuracy(correct: "pd.Series[float]", prefix: str, settings: Accuracy) -> dict[str, float]:
+    """Mean and interval in columns whose names begin with `prefix`; nothing where nothing was asked."""
+    if not len(correct):
+        return {}
+    low, high = accuracy_interval(
+        correct.astype(float), confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed
+    )
+    return {f"{prefix}accuracy": correct.astype(float).mean(), f"{prefix}ci_low": low, f"{prefix}ci_high": high}
 
 
 def examples(questions: pd.DataFrame, images: int) -> pd.DataFrame:
@@ -146,7 +175,7 @@ def main() -> None:
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
     questions = pd.concat([table.assign(model=model) for model, table in each.items()])
-    columns = ["model", "id", "type", "cap", "threshold", "correct", *MEASURES]
+    columns = ["model", "id", "type", "cap", "threshold", "correct", "random_correct", *MEASURES]
     write_text(QUESTIONS, questions[columns].round(4).to_csv(index=False))
     write_text(RESULT, summary(questions, ["model", "cap", "threshold"], parameters.accuracy).to_csv(index=False))
     write_text(EXAMPLES, examples(next(iter(each.values())), asked.images).to_csv(index=False))

@@ -15,7 +15,8 @@ _CAP_LINES = ("-", "--", ":", "-.")
 def draw(results: Path) -> Figure:
     """Three panels against the first layer after pruning, K + 1.
 
-    (a) accuracy of GlimpsePrune at its tightest cap, of the evidence alone and of nothing visual from there on;
+    (a) accuracy of GlimpsePrune at its tightest cap, of random masks as large as its own without a cap, of the
+    evidence alone and of nothing visual from there on;
     (b) GlimpsePrune's FLOPs by cap; (c) its masks' recall and precision of the evidence, without a cap.
 
     Args:
@@ -24,13 +25,19 @@ def draw(results: Path) -> Figure:
     tables = {name: pd.read_csv(results / f"ablation/{name}.csv") for name in ("oracle_inside", "vtw")}
     trained = pd.read_csv(results / "glimpse_depth.csv")
     trained = trained[trained["type"] == "all"].assign(k=lambda rows: rows["reduce_layer"] + 1).sort_values("k")
-    figure = style.new_figure(style.PAGE_WIDTH, 2.1 + style.legend_height(["full", "vtw", "glimpse"], 4))
+    figure = style.new_figure(style.PAGE_WIDTH, 2.1 + style.legend_height(["full", "vtw", "glimpse"], 5))
     accuracy, cost, masks = figure.subplots(1, 3)
     for name, table in tables.items():
         rows = table[(table["type"] == "all") & (table["method"] == name)].sort_values("k")
         style.points(accuracy, name, rows["k"], rows)
     tightest = trained[trained["cap"] == trained["cap"].min()]
     style.points(accuracy, "glimpse", tightest["k"], tightest)
+    by_lot = trained.dropna(subset="random_accuracy").assign(
+        accuracy=lambda rows: rows["random_accuracy"],
+        ci_low=lambda rows: rows["random_ci_low"],
+        ci_high=lambda rows: rows["random_ci_high"],
+    )
+    style.points(accuracy, "random_inside", by_lot["k"], by_lot)
     full = tables["vtw"][(tables["vtw"]["type"] == "all") & (tables["vtw"]["method"] == "full")].iloc[0]
     accuracy.axhline(100 * full["accuracy"], color=style.look("full").colour, linestyle="--", linewidth=0.7)
     accuracy.set_ylabel("Accuracy (%), 95% interval")
@@ -39,7 +46,7 @@ def draw(results: Path) -> Figure:
     for axes, letter in zip((accuracy, cost, masks), "abc", strict=True):
         axes.set_xlabel("First layer after pruning (K + 1)")
         style.tag(axes, letter)
-    style.legend(figure, ["full", "oracle_inside", "vtw", "glimpse"], 4)
+    style.legend(figure, ["full", "oracle_inside", "random_inside", "vtw", "glimpse"], 5)
     return figure
 
 

@@ -205,7 +205,7 @@ def write_glimpse(folder: Path) -> None:
     ]
     pd.DataFrame(rows).to_csv(folder / "glimpse_masks.csv", index=False)
     swept = pd.DataFrame(rows).query("cap in (1.0, 0.111) and model == 'tiny' and threshold == 0.5")
-    masks = {"precision": 0.6, "kept_share": 0.3}
+    masks = {"precision": 0.6, "kept_share": 0.3, "random_accuracy": 0.5, "random_ci_low": 0.4, "random_ci_high": 0.6}
     depths = [swept.assign(reduce_layer=k, flops=0.5 + 0.1 * k, recall=0.2 * k, **masks) for k in (3, 1, 2)]
     pd.concat(depths).to_csv(folder / "glimpse_depth.csv", index=False)
     asked = [

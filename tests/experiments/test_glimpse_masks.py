@@ -51,7 +51,15 @@ def test_caps_hold_and_means_are_those_of_the_questions(folder: Path, monkeypatc
     assert questions["iou"].to_numpy() == pytest.approx((common / (kept + evidence - common)).to_numpy(), abs=1e-4)
     assert questions["mean_visual_tokens"].to_numpy() == pytest.approx(((36 + kept) / 2).to_numpy(), abs=1e-3)
 
+    # As many tokens, drawn by lot: where the mask takes everything the answer cannot differ, with a cap none is drawn.
+    assert questions["random_correct"].notna().tolist() == [True] * 4 + [False] * 4
+    whole = questions[questions["kept_share"] == 1]
+    assert (whole["random_correct"] == whole["correct"]).all()
+
     summary = pd.read_csv(glimpse_masks.RESULT)
+    by_lot = summary[summary["type"] == "all"].set_index("cap")["random_accuracy"]
+    assert by_lot[1.0] == pytest.approx(questions["random_correct"].mean())
+    assert by_lot.isna().tolist() == [False, True]
     assert set(summary["model"]) == set(questions["model"]) == {"tiny"}
     assert summary["type"].tolist() == ["all", "attribute", "counting"] * 2
     assert summary["n"].tolist() == [4, 2, 2] * 2
