@@ -255,6 +255,8 @@ def parameters_of(method: Method) -> dict[str, Any]:
     parameters = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     for own in (*TOLD, "questions"):
         parameters.pop(own, None)
+    if parameters.get("positions") is None:  # as the authors' code does it
+        parameters.pop("positions", None)
     if model := parameters.get("clip"):
         parameters["clip"] = model.config.name_or_path
     if parts := parameters.get("methods"):

@@ -2,6 +2,7 @@
 
 Writes results/blind.csv, one row for each question type of the evaluation split:
 
+- `chance`: a guess among the answers that the question allows (a colour, yes or no, ...), the mean over the questions;
 - `constant`: the most frequent answer of the type, given to all;
 - `wording`: the most frequent answer to questions of the same wording, learned from freshly drawn scenes;
 - `withheld`: the model itself, asked without the image.
@@ -21,12 +22,28 @@ from experiments import answers, benchmarks, models
 from experiments.inputs import build_inputs
 from experiments.parameters import load_parameters
 from experiments.testbed.packing import draw_questions
-from experiments.testbed.scenes import sample_scene
+from experiments.testbed.questions import MOST_COUNTED
+from experiments.testbed.scenes import CHARACTERS, COLOURS, SHAPES, sample_scene
 
 OUTPUT = Path("results/blind.csv")
 SCENES = 4000
 QUESTIONS = 20  # of each scene
 BATCH = 100
+COUNTS = tuple(str(number) for number in range(1, MOST_COUNTED + 1))
+
+
+def chance(question: str, answer: str) -> float:
+    """The probability of guessing an answer among those of its kind; in 0..1.
+
+    Raises ValueError for an answer that the scenes' questions do not have.
+    """
+    sides = ("left", "right") if "left or right" in question else ("above", "below")
+    for kind in (("yes", "no"), COLOURS, SHAPES, CHARACTERS if "character" in question else (), sides):
+        if answer in kind:
+            return 1 / len(kind)
+    if question.startswith("how many") and answer in COUNTS:
+        return 1 / len(COUNTS)
+    raise ValueError(f"{answer!r} is no answer of the scenes, to {question!r}")
 
 
 def habitual_answers(seed: int) -> dict[str, str]:
@@ -59,8 +76,9 @@ def measure(questions: Dataset, withheld: list[str], habits: dict[str, str]) -> 
     table["wording"] = [
         habits.get(text) == right for text, right in zip(questions["question"], table.answer, strict=True)
     ]
+    table["chance"] = [chance(text, right) for text, right in zip(questions["question"], table.answer, strict=True)]
     by_type = table.groupby("type")
-    result = by_type[["wording", "withheld"]].mean()
+    result = by_type[["chance", "wording", "withheld"]].mean()
     result.insert(0, "constant", by_type.answer.agg(lambda right: right.value_counts(normalize=True).max()))
     result.insert(0, "n", by_type.size())
     return result.round(4).reset_index()

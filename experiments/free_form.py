@@ -2,15 +2,17 @@
 
 Reads the sections `model`, `evaluate` (the methods' own parameters) and `free_form` of params.yaml. Writes
 
-- results/free_form.parquet: one row per method, budget and question, with the text and its `precision`, `recall`, `f1`;
+- results/free_form.parquet: one row per method, budget and question, with the text, its `precision`, `recall` and `f1`,
+  how many objects it names (`named`) and how many of them are not in the picture (`invented`);
 - results/free_form.csv: for captions and sentences apart their means, F1 with a bootstrap interval, and floors where
-  infeasible.
+  infeasible; and hallucination as CHAIR counts it (Rohrbach et al., arXiv 1809.02156): `chair_i`, the share of the
+  named objects that are not in the picture, and `chair_s`, the share of the texts that name one, with its interval.
 
 `experiments.judge` has a language model score the same texts.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,11 @@ import pyarrow as pa
 from datasets import Dataset
 from tqdm import tqdm
 
-from analysis.significance import mean_intervals
+from analysis.significance import accuracy_interval, mean_intervals
 from experiments import answers, benchmarks, cells, models
 from experiments.parameters import Parameters, load_parameters
 from experiments.predictions import budgets_of
-from experiments.testbed.facts import score_facts
+from experiments.testbed.facts import objects_named, score_facts
 
 TEXTS = Path("results/free_form.parquet")
 RESULT = Path("results/free_form.csv")
@@ -55,20 +57,41 @@ def run(parameters: Parameters, questions: Dataset) -> tuple[pd.DataFrame, pd.Da
     return pd.DataFrame(texts), pd.DataFrame([one.cell for one in planned.values()])
 
 
-def scored(texts: pd.DataFrame, questions: Dataset) -> pd.DataFrame:
-    """The texts with their questions and the scores of their facts, in the benchmark's order within each cell."""
+def objects_of_scenes(captions: Dataset) -> dict[str, frozenset[tuple[str, str]]]:
+    """The objects of every scene by its id, which its rows' ids begin with: those that its caption names."""
+    ids, answers_of = captions["id"], captions["answer"]
+    return {scene_of(name): objects_named(text) for name, text in zip(ids, answers_of, strict=True)}
+
+
+def scene_of(question: str) -> str:
+    """The part of a question's id that names the scene: evaluation-0007-caption is about evaluation-0007."""
+    return question.rsplit("-", 1)[0]
+
+
+def scored(texts: pd.DataFrame, questions: Dataset, present: Mapping[str, frozenset[tuple[str, str]]]) -> pd.DataFrame:
+    """The texts with their questions and scores, in the benchmark's order within each cell.
+
+    Args:
+        texts: of `run`.
+        questions: what was asked.
+        present: the objects of every scene, see `objects_of_scenes`.
+    """
     asked, types = questions["question"], questions["type"]
     scores = [score_facts(text, right) for text, right in zip(texts["prediction"], texts["answer"], strict=True)]
     rows = texts["row"]
     table = texts.assign(question=[asked[row] for row in rows], type=[types[row] for row in rows])
     table = pd.concat([table, pd.DataFrame(scores, index=table.index)], axis=1)
+    named = table["prediction"].map(objects_named)
+    invented = [len(found - present[scene_of(name)]) for found, name in zip(named, table["id"], strict=True)]
+    table = table.assign(named=named.map(len), invented=invented)
     columns = ["id", "type", "method", "budget", "question", "answer", "prediction", "precision", "recall", "f1"]
+    columns += ["named", "invented"]
     cell_order = table.groupby(["method", "budget"], sort=False).ngroup()
     return table.assign(cell=cell_order).sort_values(["cell", "row"])[columns].reset_index(drop=True)
 
 
 def summary(table: pd.DataFrame, described: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """One row for each cell and type of text: means in 0..1, and the interval of the mean F1."""
+    """One row for each cell and type of text: means in 0..1, the interval of the mean F1 and of `chair_s`."""
     return pd.DataFrame(_summarised(table, described, seed))
 
 
@@ -82,7 +105,11 @@ def _summarised(table: pd.DataFrame, described: pd.DataFrame, seed: int) -> Iter
             low, high = mean_intervals(rows[["f1"]], seed=seed)
             means = rows[["precision", "recall", "f1"]].mean().to_dict()
             ends = {"ci_low": float(low[0]), "ci_high": float(high[0])}
-            entry |= {name: round(value, 4) for name, value in (means | ends).items()}
+            invents = rows["invented"] > 0
+            below, above = accuracy_interval(invents.astype(float), seed=seed)
+            chair = {"chair_i": rows["invented"].sum() / max(1, rows["named"].sum()), "chair_s": invents.mean()}
+            chair |= {"chair_s_low": below, "chair_s_high": above}
+            entry |= {name: round(float(value), 4) for name, value in (means | ends | chair).items()}
         yield entry
 
 
@@ -97,7 +124,8 @@ def main() -> None:
             parameters.evaluate.benchmark, settings.questions, settings.seed, types=benchmarks.FREE_FORM
         )
         texts, described = run(parameters, questions)
-        table = scored(texts, questions)
+        captions = benchmarks.load(parameters.evaluate.benchmark, types=("caption",))
+        table = scored(texts, questions, objects_of_scenes(captions.remove_columns("image")))
         result = summary(table, described, settings.seed)
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")

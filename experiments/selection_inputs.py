@@ -140,7 +140,15 @@ class Inputs:
     def observed(self) -> Observed:
         """What a method in front of the language model sees; nothing of it has been worked out yet."""
         everything = range(self.images)
-        return Observed(self.family, copy.copy(self._vision), self.prompt, everything, everything, self.slots_BN)
+        return Observed(
+            self.family,
+            copy.copy(self._vision),
+            self.prompt,
+            everything,
+            everything,
+            self.slots_BN,
+            not self.family.mrope,
+        )
 
     @cached_property
     def _projected_BSD(self) -> tuple[Tensor, Tensor]:

@@ -34,15 +34,12 @@ class Method(ABC):
 
     Class attributes:
         name: the name in the registry.
-        positions: whether surviving tokens keep their original positions or are numbered anew ("repacked"). Models with
-            mRoPE always keep the original ones.
         budget_parameter: the parameter that `pruning.budget.solve` turns; None where there is none.
         changes_tower: whether it works inside the vision tower, or sees more of it than images encoded beforehand keep,
             so that every run of it has to encode them.
     """
 
     name: ClassVar[str]
-    positions: ClassVar[Positions] = "original"
     budget_parameter: ClassVar[str | None] = None
     changes_tower: ClassVar[bool] = False
 
@@ -109,9 +106,31 @@ class Merged:
 
 @dataclass
 class BeforeLLM(Method):
-    """A method that chooses before the language model runs, for every image on its own."""
+    """A method that chooses before the language model runs, for every image on its own.
 
-    positions: ClassVar[Positions] = "repacked"
+    Parameters:
+        positions: "original": what stays keeps its place in the unpruned prompt, and so does the text behind it.
+            "repacked": numbered anew, as if the prompt had been that short. None: as all these methods' authors do it,
+            repacked, except that models with mRoPE, whose positions are places in the image, keep them.
+    """
+
+    positions: Positions | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.positions is not None:
+            checks.one_of("positions", self.positions, ("original", "repacked"))
+
+    def repacks(self, family: Family) -> bool:
+        """Whether what stays is numbered anew.
+
+        Raises:
+            ValueError: it is to be, but positions with mRoPE are places in the image.
+        """
+        if not family.mrope:
+            return self.positions != "original"
+        if self.positions == "repacked":
+            raise ValueError("models with mRoPE keep the original positions: leave out positions='repacked'")
+        return False
 
     def parts(self) -> "tuple[BeforeLLM | None, InsideLLM | None]":
         return self, None
@@ -144,6 +163,7 @@ class KeepPerImage(BeforeLLM):
     keep: int = 64
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.whole_number("keep", self.keep, minimum=1)
 
     def count(self, num_visual: int) -> int:
@@ -156,11 +176,16 @@ class KeepPerImage(BeforeLLM):
 class InsideLLM(Method):
     """A method that chooses between decoder layers, over all visual tokens of a sample.
 
+    Class attributes:
+        positions: whether surviving tokens keep their original positions or are numbered anew ("repacked"), as the
+            authors' code does. Models with mRoPE always keep the original ones.
+
     Parameters:
         mode: "static" prunes at the prefill and decodes with the KV cache. "repeat" has no cache: every step runs the
             entire sequence and prunes it anew with the newest token as query; call `generate(use_cache=False)`.
     """
 
+    positions: ClassVar[Positions] = "original"
     # The method also drops its choice from the caches of the layers that have already run.
     prune_earlier_caches: ClassVar[bool] = False
 
@@ -171,6 +196,10 @@ class InsideLLM(Method):
 
     def parts(self) -> "tuple[BeforeLLM | None, InsideLLM | None]":
         return None, self
+
+    def repacks(self, family: Family) -> bool:
+        """Whether what stays is numbered anew."""
+        return self.positions == "repacked" and not family.mrope
 
     @abstractmethod
     def stages(self, num_visual: int, num_layers: int) -> dict[int, int | None]:

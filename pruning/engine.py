@@ -198,7 +198,7 @@ class Engine:
         if choice.hidden_BSD is None and choice.visual == prompt.tokens.visual:
             return prompt
         guards.refuse_unprunable(call)
-        tokens, order_BT = prompt.tokens.prune(choice, before.positions == "repacked" and not self.family.mrope)
+        tokens, order_BT = prompt.tokens.prune(choice, before.repacks(self.family))
         self.record.prune_from(0, tokens)
         self.record.make(choice.made)
         embeddings_BLD = prompt.embeddings_BLD if choice.hidden_BSD is None else choice.hidden_BSD

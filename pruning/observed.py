@@ -38,6 +38,7 @@ class Observed:
         prompt: the prompts of the batch, one row a sample.
         samples: for every image, its sample's row in the prompt.
         slots_BN: int64 places of the visual tokens in that row.
+        repacks: whether surviving tokens are numbered anew.
     """
 
     family: Family
@@ -46,6 +47,7 @@ class Observed:
     images: Sequence[int]
     samples: Sequence[int]
     slots_BN: Tensor
+    repacks: bool
 
     @property
     def num_images(self) -> int:
@@ -130,11 +132,6 @@ class Observed:
         if self.projects_alone:
             merged_BTC = self.family.projector(merged_BTC.to(self.features_BNC.dtype))
         return merged_BTC.to(self.projected_BND.dtype)
-
-    @cached_property
-    def repacks(self) -> bool:
-        """Whether surviving tokens are numbered anew; with mRoPE they keep their positions."""
-        return not self.family.mrope
 
     @cached_property
     def projected_BND(self) -> Tensor:

@@ -110,6 +110,7 @@ def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt:
     groups: dict[tuple[int, tuple[int, int] | None], list[int]] = defaultdict(list)
     for number, image in enumerate(images):
         groups[len(image.index_N), image.grid].append(number)
+    repacks = method.repacks(family)
     for size, _ in groups:  # every complaint about sizes comes before any work
         method.count(size)
 
@@ -121,7 +122,7 @@ def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt:
         rows_G1 = upload(rows, keep_BS.device)[:, None]
         starts_G1 = upload([places[number][1] for number in group], keep_BS.device)[:, None]
         slots_GN = slots_BM[rows_G1, starts_G1 + torch.arange(size, device=keep_BS.device)]
-        selected = method.select(Observed(family, vision, samples, group, rows, slots_GN))
+        selected = method.select(Observed(family, vision, samples, group, rows, slots_GN, repacks))
         if isinstance(selected, Tensor):
             kept_GK, counts = selected, None
         else:

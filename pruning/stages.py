@@ -86,7 +86,7 @@ class Stages:
             for layer in earlier:
                 layer.keys, layer.values = layer.keys[:, :, :-1], layer.values[:, :, :-1]
         present = state.layers[index]
-        tokens, order_BT = present.prune(choice, inside.positions == "repacked" and not self.family.mrope)
+        tokens, order_BT = present.prune(choice, inside.repacks(self.family))
         first = index
         if inside.prune_earlier_caches:
             first = 0

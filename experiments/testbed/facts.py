@@ -64,6 +64,16 @@ def _said(sentence: str) -> Iterator[Fact]:
         yield ("is", *found.groups())
 
 
+def objects_named(text: str) -> frozenset[tuple[str, str]]:
+    """The (colour, shape) of every object that a text says is there; "no red circle" says none is."""
+    words = re.findall(r"\w+", text.lower())
+    return frozenset(
+        (colour, shape)
+        for before, colour, shape in zip(["", *words], words, words[1:], strict=False)
+        if colour in COLOURS and (shape in SHAPES or shape == DOT) and before != "no"
+    )
+
+
 def score_facts(prediction: str, reference: str) -> FactScore:
     """Precision, recall and F1 of a text's facts against those of the reference.
 

@@ -33,6 +33,7 @@ class DivPrune(BeforeLLM):
     ratio: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.keep is not None and self.ratio is not None:
             raise ValueError("keep and ratio both say how many tokens stay: give one of them")
         if self.keep is not None:

@@ -44,6 +44,7 @@ class PruMerge(BeforeLLM):
     neighbours: int = 32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.keep is not None and self.ratio is not None:
             raise ValueError("keep and ratio both say how many tokens stay: give one of them, or none to adapt")
         if self.keep is not None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence as Listed
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from pruning.base import BeforeLLM, InsideLLM, Method, Positions
+from pruning.base import BeforeLLM, InsideLLM, Method
 from pruning.budget import Sizes
 
 
@@ -45,11 +45,6 @@ class Sequence(Method):
                 raise ValueError(f"{self._before.name} has no number of tokens to keep: leave keep out")
             number: Any = {"keep": self.keep}
             self._before = replace(self._before, **number)
-
-    @property
-    def positions(self) -> Positions:  # type: ignore[override]
-        both = (self._before.positions, self._inside.positions)
-        return "repacked" if "repacked" in both else "original"
 
     def parts(self) -> tuple[BeforeLLM | None, InsideLLM | None]:
         return self._before, self._inside

@@ -57,7 +57,7 @@ class ToMe(KeepPerImage):
         layers = tower.encoder.layers[: family.vision_layer + 1]
         with (
             TowerMerging(layers, self.keep, cls=hasattr(tower.embeddings, "class_embedding")) as merging,
-            BeforeLLM.__call__(InTower(self.keep, merging=merging), model) as record,
+            BeforeLLM.__call__(InTower(self.keep, positions=self.positions, merging=merging), model) as record,
         ):
             yield record
 

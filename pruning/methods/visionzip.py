@@ -44,6 +44,7 @@ class VisionZip(BeforeLLM):
     contextual: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.dominant is None) != (self.contextual is None) or None not in (self.keep, self.dominant):
             raise ValueError("give either keep, or both dominant and contextual")
         for name, minimum in (("keep", 1), ("dominant", 1), ("contextual", 0)):
@@ -67,6 +68,8 @@ class VisionZip(BeforeLLM):
     def select(self, seen: Observed) -> Merged:
         dominant, contextual = self._split
         cls_BC = seen.cls_features_BC
+        if cls_BC is not None and not seen.repacks:
+            raise ValueError("visionzip keeps [CLS], which has no place in the image: leave out positions='original'")
         patches = dominant if cls_BC is None else dominant - 1
         dominant_BK = stable_top_k(seen.cls_attention_BHN.sum(dim=1), patches)
         targets_BT, merged_BTC, members_BTN = merge_contextual(

@@ -285,6 +285,13 @@ def write_all(folder: Path) -> None:
     write_score_kept(folder / "score_kept.csv")
     write_settings(folder / "ablation/vispruner.csv", {"keep": (8, 16), "important_ratio": (0, 0.5, 1)})
     write_settings(folder / "ablation/fastv.csv", {"k": (1, 2), "r": (0.5, 0.9)})
+    for method in ("random", "fastervlm", "divprune", "oracle"):
+        grid = {"keep": (8, 16), "positions": ("repacked", "original")}
+        path = folder / f"ablation/{method}.csv"
+        write_settings(path, grid)
+        table = pd.read_csv(path)
+        table.insert(0, "method", np.where(table["keep"].isna(), "full", method))
+        table.to_csv(path, index=False)
     grid = {"step": (10, 25), "k": (1, 2, 3), "r": (0.5, 0.9)}
     write_settings(folder / "ablation/sequential_prune.csv", grid, short="k")
     shutil.copytree(PUBLISHED, folder / "data/published")

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from datasets import Dataset
 
 from experiments import free_form
-from experiments.testbed.facts import facts, score_facts
+from experiments.testbed.facts import facts, objects_named, score_facts
 from experiments.testbed.questions import Question
 from experiments.testbed.sentences import in_full
 from tests.experiments import workspace
@@ -84,6 +85,34 @@ def test_sentences_are_right_by_what_they_say(prediction: str, reference: str, r
 def test_naming_more_than_was_asked_costs_precision() -> None:
     score = score_facts("the dot is red . the star is red .", "the star is red .")
     assert score.precision == 0.5 and score.recall == 1
+
+
+def test_objects_are_named_by_colour_and_shape_together() -> None:
+    assert objects_named(REFERENCE) == {("red", "circle"), ("blue", "star"), ("green", "dot")}
+    assert objects_named("the red star is left of the blue star .") == {("red", "star"), ("blue", "star")}
+    assert objects_named("there is no cyan square in the picture .") == frozenset()
+    assert objects_named("there are 3 red objects in the picture . the star is red .") == frozenset()
+
+
+def test_hallucination_counts_objects_that_the_scene_does_not_have() -> None:
+    """Two captions of one scene and a sentence about it: 1 of 4 named objects is invented, by 1 of 2 captions."""
+    scene = {"evaluation-0001": objects_named(REFERENCE)}
+    given = [
+        ("caption", "a large red circle , a blue dot", REFERENCE),
+        ("caption", "a small blue star , a green dot", REFERENCE),
+        ("sentence", "there is a red circle in the picture .", "there is a red circle in the picture ."),
+    ]
+    texts = pd.DataFrame(
+        {"row": row, "id": f"evaluation-0001-{kind}", "method": "full", "budget": 1.0}
+        | {"answer": right, "prediction": text}
+        for row, (kind, text, right) in enumerate(given)
+    )
+    asked = Dataset.from_dict({"question": ["?"] * 3, "type": [kind for kind, _, _ in given]})
+    described = pd.DataFrame([{"method": "full", "budget": 1.0, "feasible": True, "floor": None}])
+    result = free_form.summary(free_form.scored(texts, asked, scene), described, seed=0).set_index("type")
+    assert result.loc["caption", ["chair_i", "chair_s"]].tolist() == [0.25, 0.5]
+    assert result.loc["caption", "chair_s_low"] < 0.5 < result.loc["caption", "chair_s_high"]
+    assert result.loc["sentence", ["chair_i", "chair_s"]].tolist() == [0, 0]
 
 
 def test_a_reference_without_facts_is_an_error() -> None:

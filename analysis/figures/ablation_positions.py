@@ -1,0 +1,45 @@
+"""What numbering the kept tokens anew costs, by question type, for methods that prune before the language model."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures import style
+
+METHODS = ("random", "fastervlm", "divprune", "oracle")
+INPUTS = tuple(f"ablation/{method}.csv" for method in METHODS)
+_FILLS = {"original": "full", "repacked": "none"}
+_APART = 0.16  # between two methods, of the room of a question type
+
+
+def draw(results: Path) -> Figure:
+    """A panel for each number of tokens kept; filled: in their own places, hollow: re-packed.
+
+    Args:
+        results: folder with the CSV files of INPUTS.
+    """
+    tables = [style.one_model(pd.read_csv(results / name)) for name in INPUTS]
+    rows = pd.concat([table[table["method"] != "full"] for table in tables])
+    rows = rows.assign(percent=100 * rows["accuracy"])
+    kinds = ["all", *sorted(set(rows["type"]) - {"all"})]
+    figure = style.new_figure(style.PAGE_WIDTH, 2.4)
+    panels = figure.subplots(1, rows["keep"].nunique(), sharey=True, squeeze=False)[0]
+    for axes, (keep, kept) in zip(panels, rows.groupby("keep"), strict=True):
+        for number, method in enumerate(METHODS):
+            look = style.look(method)
+            for positions, fill in _FILLS.items():
+                chosen = kept[(kept["method"] == method) & (kept["positions"] == positions)].set_index("type")
+                shift = _APART * (number - (len(METHODS) - 1) / 2)
+                axes.plot(
+                    [place + shift for place in range(len(kinds))], chosen.loc[kinds, "percent"], linestyle="none",
+                    marker="o", markersize=3.4, color=look.colour, fillstyle=fill,
+                    label=f"{look.label}, {positions}",
+                )  # fmt: skip
+        axes.set_xticks(range(len(kinds)), [kind.replace("_", "\n") for kind in kinds], fontsize=5.5)
+        axes.set_title(f"{int(keep)} visual tokens kept, n = {int(kept['n'].max())} in all")
+    panels[0].set_ylabel("Accuracy (%)")
+    panels[0].legend(ncols=2, fontsize=5, loc="lower right")
+    for axes, letter in zip(panels, "abcd", strict=False):
+        style.tag(axes, letter)
+    return figure
