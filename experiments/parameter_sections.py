@@ -254,7 +254,9 @@ class SecondModel(Evaluate):
     Attributes:
         model: as the one at the top.
         image_sizes: sides in pixels that the images are scaled to.
+        downsample: whether to set the methods beside images of so few pixels, for a model of any image size.
     """
 
     model: str
+    downsample: bool
     image_sizes: Annotated[list[Count], Field(min_length=1)]

@@ -1,8 +1,13 @@
 """A short grid on a second model, at several image sizes: `python -m experiments.second_model`.
 
-Reads the section `second_model` of params.yaml, and the confidence of `accuracy`. Writes results/second_model.csv: one
-row for each image size, method, budget and question type (and one over all), accuracy with its interval, measured
-visual tokens, FLOPs of the prefill as a share of the unpruned model's; the floor where a budget is out of reach.
+Reads the section `second_model` of params.yaml, and the confidence of `accuracy`. Beside the methods stands, where
+`downsample` is true, the unpruned model on images of so few pixels (experiments/downsample.py). Writes
+
+- results/second_model.csv: one row for each image size, method, budget and question type (and one over all), accuracy
+  with its interval, measured visual tokens, FLOPs of the prefill as a share of the unpruned model's on the image as it
+  was; the floor where a budget is out of reach;
+- results/difficult_questions.csv: at the largest size, for each method and budget, the accuracy on the questions that
+  downsampling to that budget answers wrong (`difficult`) and on those that it answers right (`easy`).
 """
 
 import argparse
@@ -11,19 +16,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from datasets import Dataset
 from PIL.Image import Resampling
 from tqdm import tqdm
 
-from experiments import answers, benchmarks, models
+from experiments import answers, benchmarks, downsample, models
 from experiments.accuracy import ALL, measured
 from experiments.cells import write_text
 from experiments.flops import flops_of
 from experiments.parameters import Parameters, load_parameters
 from experiments.predictions import budgets_of
+from pruning.methods.full import Full
 
 RESULT = Path("results/second_model.csv")
+DIFFICULT = Path("results/difficult_questions.csv")
+DIFFICULT_COLUMNS = ["model", "image_size", "method", "budget", "group", "n", "accuracy", "ci_low", "ci_high"]
 
 
 def resized(benchmark: Dataset, side: int) -> Dataset:
@@ -33,56 +42,86 @@ def resized(benchmark: Dataset, side: int) -> Dataset:
     )
 
 
-def table(parameters: Parameters) -> pd.DataFrame:
-    """second_model.csv; see the module's text."""
+def answer_size(parameters: Parameters, side: int) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Every cell at one image size: what it is, and its answers with `ratio`, their FLOPs to the unpruned model's."""
     settings = parameters.second_model
     model, processor = models.load(settings.model)
-    benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
+    asked = resized(benchmarks.load(settings.benchmark, settings.questions, settings.seed), side)
+    batches = list(answers.make_batches(processor, model.config, asked, settings.batch_size))
     cells = [(name, budget) for name in settings.methods for budget in budgets_of(name, settings.budgets)]
-    rows: list[dict[str, Any]] = []
-    total = len(cells) * len(benchmark) * len(settings.image_sizes)
-    with answers.side_by_side(model) as copies, tqdm(total=total, unit="question") as progress:
-        for side in settings.image_sizes:
-            asked = resized(benchmark, side)
-            batches = list(answers.make_batches(processor, model.config, asked, settings.batch_size))
-            plans = {
-                (name, budget): answers.plan(name, budget, settings.methods[name], model.config, batches)
-                for name, budget in cells
-            }
-            feasible = {cell: plan.methods for cell, plan in plans.items() if plan.methods is not None}
-            found: dict[tuple[str, float], list[dict[str, Any]]] = {cell: [] for cell in plans}
-            progress.update(len(asked) * (len(plans) - len(feasible)))
-            for answered in answers.answer_all(copies, processor, feasible, batches, settings.max_new_tokens):
-                for cell, by_row in answered.items():
-                    found[cell] += by_row.values()
-                    progress.update(len(by_row))
-            for cell, plan in plans.items():
-                head = {"model": settings.model, "image_size": side, **plan.cell}
-                rows += _rows(head, pd.DataFrame(found[cell]), model.config, parameters)
-    return pd.DataFrame(rows)
+    plans = {
+        (name, budget): answers.plan(name, budget, settings.methods[name], model.config, batches)
+        for name, budget in cells
+    }
+    methods = {cell: plan.methods for cell, plan in plans.items() if plan.methods is not None}
+    head = {"model": settings.model, "image_size": side}
+    with answers.side_by_side(model) as copies:
+        found = collect(copies, processor, methods, batches, settings.max_new_tokens, f"{side} pixels")
+        unpruned = {row["id"]: _flops(model.config, row)["full"] for row in next(iter(found.values()))}
+        for cell, plan in plans.items():
+            yield head | plan.cell, _with_ratio(found.get(cell, []), model.config, unpruned)
+        for budget in budgets_of(downsample.NAME, settings.budgets) if settings.downsample else ():
+            fewer = downsample.downsampled(asked, budget, processor)
+            small = list(answers.make_batches(processor, model.config, fewer, settings.batch_size))
+            full = {downsample.NAME: {batch.visual_tokens: Full() for batch in small}}
+            rows = collect(copies, processor, full, small, settings.max_new_tokens, f"downsampled to {budget:.3g}")
+            table = _with_ratio(rows[downsample.NAME], model.config, unpruned)
+            share = table["visual_tokens"].mean() / np.mean([batch.visual_tokens for batch in batches])
+            cell = {"method": downsample.NAME, "budget": budget, "floor": None}
+            reached = bool(abs(share / budget - 1) <= downsample.FARTHEST)
+            yield head | cell | {"feasible": reached}, table
 
 
-def _rows(
-    head: dict[str, Any], answered: pd.DataFrame, config: Any, parameters: Parameters
-) -> Iterator[dict[str, Any]]:
-    """One cell's rows: over all types, then of each."""
+def collect(
+    copies: list[Any], processor: Any, methods: dict[Any, Any], batches: list[answers.Batch], limit: int, what: str
+) -> dict[Any, list[dict[str, Any]]]:
+    """The answers of every method to all batches, under a progress bar that says `what`."""
+    found: dict[Any, list[dict[str, Any]]] = {cell: [] for cell in methods}
+    with tqdm(total=len(methods) * sum(len(batch.rows) for batch in batches), unit="question", desc=what) as progress:
+        for answered in answers.answer_all(copies, processor, methods, batches, limit):
+            for cell, by_row in answered.items():
+                found[cell] += by_row.values()
+                progress.update(len(by_row))
+    return found
+
+
+def rows_of(head: dict[str, Any], answered: pd.DataFrame, parameters: Parameters) -> Iterator[dict[str, Any]]:
+    """One cell's rows of second_model.csv: over all types, then of each."""
     if not head["feasible"]:
         yield {**head, "type": ALL, "n": 0}
         return
-    ratios = [_flops_ratio(config, head["method"], row) for row in answered.to_dict("records")]
-    answered = answered.assign(ratio=ratios)
     for kind in (ALL, *sorted(answered["type"].unique())):
         chosen = answered if kind == ALL else answered[answered["type"] == kind]
         flops = {"flops_to_full": round(chosen["ratio"].mean(), 4)}
         yield {**head, "type": kind, "n": len(chosen), **measured(chosen, parameters), **flops}
 
 
-def _flops_ratio(config: Any, name: str, row: dict[str, Any]) -> float:
+def by_difficulty(cells: list[tuple[dict[str, Any], pd.DataFrame]], parameters: Parameters) -> Iterator[dict[str, Any]]:
+    """The rows of difficult_questions.csv, of the cells of one image size."""
+    feasible = [(head, answered) for head, answered in cells if head["feasible"]]
+    reference = {
+        head["budget"]: answered.set_index("id")["correct"]
+        for head, answered in feasible
+        if head["method"] == downsample.NAME
+    }
+    for head, answered in feasible:
+        if head["method"] == downsample.NAME or head["budget"] not in reference:
+            continue
+        right = answered["id"].map(reference[head["budget"]]).astype(bool)
+        for group, chosen in (("difficult", answered[~right]), ("easy", answered[right])):
+            labels = {key: head[key] for key in ("model", "image_size", "method", "budget")}
+            yield {**labels, "group": group, "n": len(chosen), **(measured(chosen, parameters) if len(chosen) else {})}
+
+
+def _with_ratio(rows: list[dict[str, Any]], config: Any, unpruned: dict[str, float]) -> pd.DataFrame:
+    return pd.DataFrame([row | {"ratio": _flops(config, row)["total"] / unpruned[row["id"]]} for row in rows])
+
+
+def _flops(config: Any, row: dict[str, Any]) -> dict[str, float]:
     per_layer = tuple(row["visual_tokens_per_layer"])
-    counted = flops_of(
-        config, name, row["parameters"], row["text_tokens"], json.loads(row["images"]), row["visual_tokens"], per_layer
-    )
-    return counted["total"] / counted["full"]
+    images = json.loads(row["images"])
+    parts = (row["parameters"], row["text_tokens"], images, row["visual_tokens"], per_layer)
+    return flops_of(config, row["method"], *parts)
 
 
 def main() -> None:
@@ -90,10 +129,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     try:
-        result = table(load_parameters())
+        parameters = load_parameters()
+        sizes = parameters.second_model.image_sizes
+        by_size = {side: list(answer_size(parameters, side)) for side in sizes}
+        rows = [row for cells in by_size.values() for cell in cells for row in rows_of(*cell, parameters)]
+        difficult = pd.DataFrame(by_difficulty(by_size[max(sizes)], parameters), columns=DIFFICULT_COLUMNS)
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
-    write_text(RESULT, result.to_csv(index=False))
+    write_text(RESULT, pd.DataFrame(rows).to_csv(index=False))
+    write_text(DIFFICULT, difficult.to_csv(index=False))
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ _LOOKS = {
     "random_inside": Look("Random inside the LLM", "#7f7f7f", "x", "--"),
     "grid": Look("Grid", "#a6a6a6", "+", ":"),
     "pool": Look("Pooling", "#5c5c5c", "1", ":"),
+    "downsample": Look("Fewer pixels", "#2b2b2b", "s", ":"),
     "oracle": Look("Oracle", "#000000", "*", ":"),
     "oracle_inside": Look("Oracle inside the LLM", "#4d4d4d", "*", "--"),
     "vispruner": Look("VisPruner", "#d55e00", "o"),
@@ -87,7 +88,7 @@ _LOOKS = {
 }
 _FALLBACK_COLOURS = ("#1b7837", "#762a83", "#b35806", "#2166ac", "#8c510a", "#01665e", "#c51b7d", "#4d4d4d")
 _FALLBACK_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
-_REFERENCES_FIRST = ("full", "oracle", "oracle_inside", "random", "random_inside", "grid", "pool")
+_REFERENCES_FIRST = ("full", "oracle", "oracle_inside", "random", "random_inside", "grid", "pool", "downsample")
 
 # Attention scores, wherever they appear.
 SCORES = {

@@ -247,6 +247,9 @@ def write_second_model(folder: Path) -> None:
             row |= {"feasible": feasible, "mean_visual_tokens": budget * tokens, "accuracy": accuracy}
             rows.append(row | {"ci_low": accuracy - 0.05, "ci_high": accuracy + 0.05})
     pd.DataFrame(rows).to_csv(folder / "second_model.csv", index=False)
+    largest = pd.DataFrame(rows).query("image_size == 96 and method != 'full'")
+    groups = [largest.assign(group=group, n=n) for group, n in (("difficult", 12), ("easy", 48))]
+    pd.concat(groups).to_csv(folder / "difficult_questions.csv", index=False)
 
 
 def write_efficiency(folder: Path) -> None:
