@@ -32,7 +32,8 @@ from pruning.methods.full import Full
 
 RESULT = Path("results/second_model.csv")
 DIFFICULT = Path("results/difficult_questions.csv")
-DIFFICULT_COLUMNS = ["model", "image_size", "method", "budget", "group", "n", "accuracy", "ci_low", "ci_high"]
+DIFFICULT_COLUMNS = ["model", "image_size", "method", "budget", "group", "n"]
+DIFFICULT_COLUMNS += ["mean_visual_tokens", "accuracy", "ci_low", "ci_high"]
 
 
 def resized(benchmark: Dataset, side: int) -> Dataset:

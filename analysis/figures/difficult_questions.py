@@ -10,17 +10,18 @@ from analysis.figures.accuracy_against_budget import draw_panel
 
 INPUTS = ("difficult_questions.csv",)
 _LEGEND_COLUMNS = 4
+_FEWEST = 10  # questions of a group that say something
 _GROUPS = {"difficult": "Fewer pixels fail", "easy": "Fewer pixels suffice"}
 
 
 def draw(results: Path) -> Figure:
-    """(a) Difficult questions, (b) easy ones; every method with its interval.
+    """(a) Difficult questions, (b) easy ones; every method with its interval, where a group has _FEWEST or more.
 
     Args:
         results: folder with difficult_questions.csv.
     """
     table = pd.read_csv(results / "difficult_questions.csv")
-    table = table[table["accuracy"].notna()]
+    table = table[table["n"] >= _FEWEST]
     methods = style.ordered(table["method"])
     figure = style.new_figure(style.PAGE_WIDTH, 2.2 + style.legend_height(methods, _LEGEND_COLUMNS))
     for axes, (group, title) in zip(figure.subplots(1, len(_GROUPS), sharey=True), _GROUPS.items(), strict=True):

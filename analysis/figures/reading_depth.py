@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures import style
 
 INPUTS = ("reading_depth.csv",)
-_APART = 5  # percent between two labels at least
 
 
 def draw(results: Path) -> Figure:
@@ -39,19 +38,12 @@ def draw(results: Path) -> Figure:
 
 
 def _draw_types(axes: Axes, table: pd.DataFrame) -> None:
-    """A line a type, its name where the line is furthest from the others: in the first layer."""
     kinds = sorted(table["type"].unique())
     colours = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
-    last = table["layer"].max()
     for kind, rows in table.groupby("type"):
-        axes.plot(rows["layer"], 100 * rows["accuracy"], color=colours[kind], linewidth=0.9, marker="o", markersize=2)
-    # Names stand at the right of the axis, in the order in which the curves have risen on the way.
-    risen = table.groupby("type")["accuracy"].mean().sort_values()
-    lowest = 100 * risen.iloc[0]
-    for place, kind in enumerate(risen.index):
-        height = lowest + place * max(_APART, (100 - lowest) / max(1, len(risen) - 1))
-        axes.annotate(
-            str(kind).replace("_", " "), (last, height), (6, 0), textcoords="offset points", va="center",
-            color=colours[kind], fontsize=6, annotation_clip=False,
+        axes.plot(
+            rows["layer"], 100 * rows["accuracy"], color=colours[kind], linewidth=0.9, marker="o", markersize=2,
+            label=str(kind).replace("_", " "),
         )  # fmt: skip
-    axes.set_title(f"Each type, n = {int(table['n'].min())} or more, in the order of their means")
+    axes.legend(ncols=2, loc="lower right")
+    axes.set_title(f"Each type, n = {int(table['n'].min())} or more")

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from experiments.second_model import DIFFICULT_COLUMNS
+
 BUDGETS = (0.75, 0.5, 0.333, 0.222, 0.111, 0.056)
 TYPES = ("all", "attribute", "counting", "existence", "reading", "relation", "small_object")
 METHODS = ("full", "random", "grid", "oracle", "vispruner", "sequential_prune", "fastv")
@@ -249,7 +251,7 @@ def write_second_model(folder: Path) -> None:
     pd.DataFrame(rows).to_csv(folder / "second_model.csv", index=False)
     largest = pd.DataFrame(rows).query("image_size == 96 and method != 'full'")
     groups = [largest.assign(group=group, n=n) for group, n in (("difficult", 12), ("easy", 48))]
-    pd.concat(groups).to_csv(folder / "difficult_questions.csv", index=False)
+    pd.concat(groups)[DIFFICULT_COLUMNS].to_csv(folder / "difficult_questions.csv", index=False)
 
 
 def write_efficiency(folder: Path) -> None:

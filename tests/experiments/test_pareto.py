@@ -9,7 +9,12 @@ NAMES = {"model": "m", "benchmark": "b"}
 
 def test_fronts_leave_out_the_oracle_and_what_was_not_measured() -> None:
     #          method, budget, accuracy, FLOPs, latency
-    points = [("full", 1.0, 0.9, 1.0, 1.0), ("oracle", 0.5, 0.95, 0.4, 0.4), ("a", 0.5, 0.85, 0.5, 0.8)]
+    points = [
+        ("full", 1.0, 0.9, 1.0, 1.0),
+        ("oracle", 0.5, 0.95, 0.4, 0.4),
+        ("oracle_inside", 0.5, 0.96, 0.4, 0.4),
+        ("a", 0.5, 0.85, 0.5, 0.8),
+    ]
     points += [("a", 0.2, 0.6, 0.2, None), ("b", 0.5, 0.8, 0.55, 0.7)]
     accuracy = [
         NAMES | {"type": kind, "method": method, "budget": budget, "feasible": True, "accuracy": value}
@@ -25,7 +30,7 @@ def test_fronts_leave_out_the_oracle_and_what_was_not_measured() -> None:
         if cost is not None
     ]
     table = pareto.table(pd.DataFrame(accuracy), pd.DataFrame(flops), pd.DataFrame(latency))
-    assert len(table) == 5
+    assert len(table) == 6
     table = table.set_index(["method", "budget"])
     assert table.index[table["on_flops_front"]].tolist() == [("full", 1.0), ("a", 0.5), ("a", 0.2)]
     assert table.index[table["on_latency_front"]].tolist() == [("full", 1.0), ("a", 0.5), ("b", 0.5)]

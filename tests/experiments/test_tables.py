@@ -67,6 +67,8 @@ def test_the_best_method_is_bold_wherever_it_is_shared_and_bounds_never_are() ->
     table = tables.accuracy_table(accuracy(METHODS)).set_index("method")
     assert {name for name, cell in table["50.0%"].items() if cell.best} == {"fastv", "prumerge_plus"}
     assert not table.loc["oracle", "25.0%"].best
+    inside = tables.accuracy_table(accuracy(METHODS | {"oracle_inside": [0.95, 0.95]})).set_index("method")
+    assert inside.loc["fastv", "50.0%"].best, "an oracle inside the decoder is no rival either"
 
 
 @pytest.mark.parametrize("rows", [3, 100])
