@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures import style
-from analysis.figures.accuracy_against_budget import draw_panel
 
 INPUTS = ("difficult_questions.csv",)
 _LEGEND_COLUMNS = 4
+_APART = 0.02  # between two methods, of the budget
 _FEWEST = 10  # questions of a group that say something
 _GROUPS = {"difficult": "Fewer pixels fail", "easy": "Fewer pixels suffice"}
 
@@ -26,7 +26,13 @@ def draw(results: Path) -> Figure:
     figure = style.new_figure(style.PAGE_WIDTH, 2.2 + style.legend_height(methods, _LEGEND_COLUMNS))
     for axes, (group, title) in zip(figure.subplots(1, len(_GROUPS), sharey=True), _GROUPS.items(), strict=True):
         rows = table[table["group"] == group]
-        draw_panel(axes, rows, "percent")
+        for rank, method in enumerate(methods):
+            own = rows[rows["method"] == method].sort_values("budget")
+            style.points(axes, method, 100 * own["budget"] * (1 + _APART * (rank - len(methods) / 2)), own)
+        axes.set_xscale("log")
+        budgets = sorted(table["budget"].unique())
+        axes.set_xticks([100 * budget for budget in budgets], [f"{100 * budget:.0f}" for budget in budgets])
+        axes.minorticks_off()
         sizes = rows["n"]
         axes.set_title(f"{title}, n = {sizes.min():.0f} to {sizes.max():.0f}" if len(sizes) else title)
     figure.supxlabel("Budget (% of the visual tokens, mean over decoder layers)", fontsize=7)

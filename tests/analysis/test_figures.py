@@ -246,6 +246,18 @@ def test_the_second_model_has_a_panel_for_each_image_size(results):
     ]
 
 
+def test_difficult_and_easy_questions_are_drawn_as_measured(results):
+    table = pd.read_csv(results / "difficult_questions.csv").dropna(subset="accuracy")
+    panels = drawn("difficult_questions", results).axes
+    assert [axes.get_title() for axes in panels] == [
+        "Fewer pixels fail, n = 12 to 12",
+        "Fewer pixels suffice, n = 48 to 48",
+    ]
+    for axes, group in zip(panels, ("difficult", "easy"), strict=True):
+        shown = [value for line in axes.containers for value in line[0].get_ydata() if not np.isnan(value)]
+        assert sorted(shown) == pytest.approx(sorted(100 * table[table["group"] == group]["accuracy"]))
+
+
 def test_looks_differ_and_unknown_methods_keep_theirs():
     looks = [style.look(method) for method in METHODS]
     assert len({(one.colour, one.marker) for one in looks}) == len(METHODS)
