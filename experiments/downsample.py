@@ -19,7 +19,7 @@ FARTHEST = 0.2  # of the tokens asked for; what is farther off has missed the bu
 def token_side(processor: ProcessorMixin) -> int:
     """Pixels a side of one visual token.
 
-    Raises ValueError for a model whose images all become equally many tokens, whatever their size.
+    Raises ValueError for a model whose images do not become fewer tokens as they get smaller.
     """
     pixels = processor.image_processor
     if not hasattr(pixels, "merge_size"):
@@ -30,16 +30,22 @@ def token_side(processor: ProcessorMixin) -> int:
     return int(pixels.patch_size * pixels.merge_size)
 
 
-def grid_for(columns: int, rows: int, budget: float) -> tuple[int, int]:
+def fewest_tokens(processor: ProcessorMixin) -> int:
+    """Tokens of the smallest image that the processor leaves as it is; what is smaller it scales up."""
+    return math.ceil(processor.image_processor.size["shortest_edge"] / token_side(processor) ** 2)
+
+
+def grid_for(columns: int, rows: int, budget: float, fewest: int = 1) -> tuple[int, int]:
     """Columns and rows of a grid of about budget x columns x rows tokens, in about the same proportion.
 
     Args:
         columns, rows: of the image's own grid.
         budget: share of its tokens, in 0..1.
+        fewest: tokens that the grid must have.
     """
     asked = budget * columns * rows
-    grids = [(round(asked / height) or 1, height) for height in range(1, rows + 1)]
-    grids += [(width, round(asked / width) or 1) for width in range(1, columns + 1)]
+    grids = [(max(round(asked / height), math.ceil(fewest / height), 1), height) for height in range(1, rows + 1)]
+    grids += [(width, max(round(asked / width), math.ceil(fewest / width), 1)) for width in range(1, columns + 1)]
 
     def off(grid: tuple[int, int]) -> float:
         return abs(grid[0] * grid[1] - asked) / asked
@@ -48,7 +54,9 @@ def grid_for(columns: int, rows: int, budget: float) -> tuple[int, int]:
         return abs(math.log(grid[0] / grid[1] * rows / columns))
 
     near = [grid for grid in grids if off(grid) <= TOLERANCE]
-    return min(near, key=lambda grid: (askew(grid), off(grid), grid)) if near else min(grids, key=off)
+    if near:
+        return min(near, key=lambda grid: (askew(grid), off(grid), grid))
+    return min(grids, key=lambda grid: (off(grid), askew(grid), grid))
 
 
 def downsampled(benchmark: Dataset, budget: float, processor: ProcessorMixin) -> Dataset:
@@ -56,12 +64,12 @@ def downsampled(benchmark: Dataset, budget: float, processor: ProcessorMixin) ->
 
     Raises ValueError as `token_side`.
     """
-    side = token_side(processor)
+    side, fewest = token_side(processor), fewest_tokens(processor)
 
     def smaller(row: dict[str, Any]) -> dict[str, Any]:
         image = row["image"]
         columns, rows = (max(1, round(pixels / side)) for pixels in image.size)
-        grid = grid_for(columns, rows, budget)
+        grid = grid_for(columns, rows, budget, fewest)
         return {"image": image.resize((grid[0] * side, grid[1] * side), Resampling.BICUBIC)}
 
     return benchmark.map(smaller, keep_in_memory=True)

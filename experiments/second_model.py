@@ -47,6 +47,8 @@ def answer_size(parameters: Parameters, side: int) -> Iterator[tuple[dict[str, A
     """Every cell at one image size: what it is, and its answers with `ratio`, their FLOPs to the unpruned model's."""
     settings = parameters.second_model
     model, processor = models.load(settings.model)
+    if settings.downsample:
+        downsample.token_side(processor)  # refuses a model of one image size before anything is answered
     asked = resized(benchmarks.load(settings.benchmark, settings.questions, settings.seed), side)
     batches = list(answers.make_batches(processor, model.config, asked, settings.batch_size))
     cells = [(name, budget) for name in settings.methods for budget in budgets_of(name, settings.budgets)]

@@ -19,9 +19,16 @@ def draw(results: Path) -> Figure:
 
     Args:
         results: folder with difficult_questions.csv.
+
+    Raises ValueError where no group has that many, as without `downsample` in params.yaml.
     """
     table = pd.read_csv(results / "difficult_questions.csv")
     table = table[table["n"] >= _FEWEST]
+    if table.empty:
+        raise ValueError(
+            f"difficult_questions.csv has no group of {_FEWEST} questions: set second_model.downsample to true in "
+            "params.yaml, or take difficult_questions out of figures"
+        )
     methods = style.ordered(table["method"])
     figure = style.new_figure(style.PAGE_WIDTH, 2.2 + style.legend_height(methods, _LEGEND_COLUMNS))
     for axes, (group, title) in zip(figure.subplots(1, len(_GROUPS), sharey=True), _GROUPS.items(), strict=True):

@@ -256,6 +256,15 @@ def test_difficult_and_easy_questions_are_drawn_as_measured(results):
     for axes, group in zip(panels, ("difficult", "easy"), strict=True):
         shown = [value for line in axes.containers for value in line[0].get_ydata() if not np.isnan(value)]
         assert sorted(shown) == pytest.approx(sorted(100 * table[table["group"] == group]["accuracy"]))
+        at = np.concatenate([line[0].get_xdata() for line in axes.containers])
+        assert sorted(at) == pytest.approx([10, 10, 50, 50], rel=0.05), "beside the budgets, none lost"
+
+
+def test_difficult_questions_need_the_baseline(results):
+    table = pd.read_csv(results / "difficult_questions.csv")
+    table.iloc[:0].to_csv(results / "difficult_questions.csv", index=False)
+    with pytest.raises(ValueError, match="set second_model.downsample to true"):
+        figures.draw("difficult_questions", results, results / "out")
 
 
 def test_looks_differ_and_unknown_methods_keep_theirs():

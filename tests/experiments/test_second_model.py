@@ -83,6 +83,26 @@ def test_grids_of_fewer_tokens_keep_the_aspect(grid, budget, expected) -> None:
     assert grid_for(*grid, budget) == expected
 
 
+@pytest.mark.parametrize(("budget", "expected"), [(0.222, (4, 4)), (0.111, (4, 4)), (0.333, (4, 5))])
+def test_grids_stay_above_what_the_processor_would_scale_up(budget, expected) -> None:
+    assert grid_for(8, 8, budget, fewest=16) == expected  # 14.2 asked of 64: 3 x 5 would come back as 24
+
+
+def test_a_model_of_one_image_size_is_refused_before_anything_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workspace.make(tmp_path, questions=4))
+    parameters = yaml.safe_load(Path("params.yaml").read_text())
+    parameters["second_model"] |= {"model": "tiny", "image_sizes": [24], "questions": 0, "batch_size": 4}
+    parameters["second_model"] |= {"budgets": [0.5], "downsample": True, "methods": {"random": {"seed": 0}}}
+    workspace.write_parameters(tmp_path, parameters)
+    monkeypatch.setattr(sys, "argv", ["second_model"])
+    with pytest.raises(SystemExit, match="1"):
+        second_model.main()
+    shown = capsys.readouterr().err
+    assert "set downsample to false" in shown and "question/s" not in shown
+
+
 def test_models_of_one_image_size_are_refused() -> None:
     with pytest.raises(ValueError, match="such as Qwen2.5-VL; this one scales every image to the same size"):
         token_side(build_processor())
