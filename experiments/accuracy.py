@@ -1,6 +1,6 @@
 """Accuracy of every method and budget with bootstrap intervals: `python -m experiments.accuracy`.
 
-Writes results/accuracy.csv (one row per method, budget and group of questions, see experiments/benchmarks/groups.py),
+Writes results/accuracy.csv (one row per method, budget and question type, and one over all types),
 results/accuracy_by_budget.csv (overall, what `dvc plots show` draws) and results/metrics.json.
 """
 
@@ -14,7 +14,6 @@ import pandas as pd
 
 from analysis.significance import accuracy_interval
 from experiments import predictions
-from experiments.benchmarks.groups import ALL, groups
 from experiments.cells import write_text
 from experiments.parameters import Parameters, load_parameters
 
@@ -22,23 +21,25 @@ RESULT = Path("results/accuracy.csv")
 BY_BUDGET = Path("results/accuracy_by_budget.csv")
 METRICS = Path("results/metrics.json")
 FLOPS = Path("results/flops.csv")
+ALL = "all"
 
 
 def table(parameters: Parameters) -> pd.DataFrame:
     """accuracy.csv: rows in the order of params.yaml.
 
     `flops` is a whole prefill, the mean over all questions of the cell. A budget that a method cannot reach has one row
-    per group with `feasible` False, the method's `floor` (mean visual tokens) and nothing measured.
+    per type with `feasible` False, the method's `floor` (mean visual tokens) and nothing measured.
     """
     flops = pd.read_csv(FLOPS).set_index(["method", "budget"])["total"]
     columns = ["type", "parameters", "correct", "visual_tokens_per_layer"]
     cells = list(predictions.read(parameters.evaluate, columns))
-    types = {kind for cell in cells for kind in cell.answers["type"].unique()}
+    types = [ALL, *sorted({kind for cell in cells for kind in cell.answers["type"].unique()})]
     rows = []
     for cell in cells:
         head = {"model": parameters.model, "benchmark": parameters.evaluate.benchmark}
         fixed = parameters.evaluate.methods[cell.method]
-        for kind, of_kind in groups(cell.answers, parameters.evaluate.benchmark, types):
+        for kind in types:
+            of_kind = cell.answers if kind == ALL else cell.answers[cell.answers["type"] == kind]
             row = {**head, "type": kind, "method": cell.method, "parameters": json.dumps(fixed), "budget": cell.budget}
             row |= {"feasible": cell.feasible, "floor": cell.floor, "n": len(of_kind)}
             if cell.feasible:

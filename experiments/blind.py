@@ -29,7 +29,6 @@ OUTPUT = Path("results/blind.csv")
 SCENES = 4000
 QUESTIONS = 20  # of each scene
 BATCH = 100
-CELLS = tuple(f"{row} {column}" for row in ("top", "middle", "bottom") for column in ("left", "center", "right"))
 COUNTS = tuple(str(number) for number in range(1, MOST_COUNTED + 1))
 
 
@@ -39,7 +38,7 @@ def chance(question: str, answer: str) -> float:
     Raises ValueError for an answer that the scenes' questions do not have.
     """
     sides = ("left", "right") if "left or right" in question else ("above", "below")
-    for kind in (("yes", "no"), COLOURS, SHAPES, CHARACTERS if "character" in question else (), CELLS, sides):
+    for kind in (("yes", "no"), COLOURS, SHAPES, CHARACTERS if "character" in question else (), sides):
         if answer in kind:
             return 1 / len(kind)
     if question.startswith("how many") and answer in COUNTS:

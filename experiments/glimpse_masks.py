@@ -9,7 +9,7 @@ experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1:
   as many tokens behind the same layer drawn by lot; without a cap, at the paper's threshold), `kept_share`, FLOPs as a
   share of the unpruned model's (`flops`), the share of the tokens that are evidence (`evidence_share`), the highest
   recall of it that the cap allows (`recall_bound`), and the mask's quality;
-- results/glimpse_masks.csv: their means by model, cap, threshold and group of questions, accuracy with its interval;
+- results/glimpse_masks.csv: their means by model, cap, threshold and question type, accuracy with its interval;
 - results/glimpse_examples.csv: what the first model keeps for two questions about each of a few images, without a cap.
 """
 
@@ -30,9 +30,8 @@ from analysis.masks import MaskQuality, mask_quality
 from analysis.random_masks import RandomMasks
 from analysis.significance import accuracy_interval
 from experiments import answers, benchmarks, models
-from experiments.benchmarks.groups import groups
 from experiments.cells import write_text
-from experiments.evidence_recall import raster
+from experiments.evidence_recall import ALL, raster
 from experiments.flops import flops_of
 from experiments.parameter_sections import Accuracy, Evaluate, GlimpseMasks
 from experiments.parameters import load_parameters
@@ -128,11 +127,12 @@ def measure(config: Any, answer: dict[str, Any], boxes: dict[str, list[list[floa
     }
 
 
-def summary(questions: pd.DataFrame, labels: list[str], benchmark: str, settings: Accuracy) -> pd.DataFrame:
-    """Means by the columns `labels`, and among each by the benchmark's groups of questions, `all` first."""
+def summary(questions: pd.DataFrame, labels: list[str], settings: Accuracy) -> pd.DataFrame:
+    """Means by the columns `labels`, and among each by type, `all` first."""
     rows = []
     for values, group in questions.groupby(labels, sort=False):
-        for kind, chosen in groups(group, benchmark):
+        for kind in (ALL, *sorted(group["type"].unique())):
+            chosen = group if kind == ALL else group[group["type"] == kind]
             row = dict(zip(labels, values, strict=True)) | {"type": kind, "n": len(chosen)}
             row |= _accuracy(chosen["correct"], "", settings)
             row |= _accuracy(chosen["random_correct"].dropna(), "random_", settings)
@@ -177,8 +177,7 @@ def main() -> None:
     questions = pd.concat([table.assign(model=model) for model, table in each.items()])
     columns = ["model", "id", "type", "cap", "threshold", "correct", "random_correct", *MEASURES]
     write_text(QUESTIONS, questions[columns].round(4).to_csv(index=False))
-    means = summary(questions, ["model", "cap", "threshold"], settings.benchmark, parameters.accuracy)
-    write_text(RESULT, means.to_csv(index=False))
+    write_text(RESULT, summary(questions, ["model", "cap", "threshold"], parameters.accuracy).to_csv(index=False))
     write_text(EXAMPLES, examples(next(iter(each.values())), asked.images).to_csv(index=False))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.pareto import on_front
-from experiments.benchmarks.groups import ALL
+from experiments.accuracy import ALL
 from experiments.cells import write_text
 
 ACCURACY = Path("results/accuracy.csv")

@@ -3,7 +3,7 @@
 Reads the section `second_model` of params.yaml, and the confidence of `accuracy`. Beside the methods stands, where
 `downsample` is true, the unpruned model on images of so few pixels (experiments/downsample.py). Writes
 
-- results/second_model.csv: one row for each image size, method, budget and group of questions, accuracy
+- results/second_model.csv: one row for each image size, method, budget and question type (and one over all), accuracy
   with its interval, measured visual tokens, FLOPs of the prefill as a share of the unpruned model's on the image as it
   was; the floor where a budget is out of reach;
 - results/difficult_questions.csv: at the largest size, for each method and budget, the accuracy on the questions that
@@ -23,8 +23,7 @@ from PIL.Image import Resampling
 from tqdm import tqdm
 
 from experiments import answers, benchmarks, downsample, models
-from experiments.accuracy import measured
-from experiments.benchmarks.groups import ALL, groups
+from experiments.accuracy import ALL, measured
 from experiments.cells import write_text
 from experiments.flops import flops_of
 from experiments.parameters import Parameters, load_parameters
@@ -90,11 +89,12 @@ def collect(
 
 
 def rows_of(head: dict[str, Any], answered: pd.DataFrame, parameters: Parameters) -> Iterator[dict[str, Any]]:
-    """One cell's rows of second_model.csv, one for each group of questions; out of reach: one."""
+    """One cell's rows of second_model.csv: over all types, then of each."""
     if not head["feasible"]:
         yield {**head, "type": ALL, "n": 0}
         return
-    for kind, chosen in groups(answered, parameters.second_model.benchmark):
+    for kind in (ALL, *sorted(answered["type"].unique())):
+        chosen = answered if kind == ALL else answered[answered["type"] == kind]
         flops = {"flops_to_full": round(chosen["ratio"].mean(), 4)}
         yield {**head, "type": kind, "n": len(chosen), **measured(chosen, parameters), **flops}
 

@@ -37,6 +37,7 @@ NAMES_ONLY = {
 # Modules that a stage imports for a path or a column's name alone.
 CONSTANTS = {
     "attention_statistics": "experiments/capture_attention.py",
+    "pareto": "experiments/accuracy.py",
     "score_kept": "experiments/capture_attention.py",
     "tables": "experiments/accuracy.py",
 }
