@@ -1,6 +1,6 @@
 """Every method on every family, batches and left padding included: what all of them promise.
 
-The README's table "Methods and families" is made of what is written here, and checked against it.
+The table "Methods and families" in docs/methods.md is made of what is written here, and checked against it.
 """
 
 from functools import cache
@@ -15,7 +15,7 @@ from pruning.methods.sequence import Sequence
 from tests.pruning.masking import hidden, visible
 from tests.tiny_models import FAMILIES, IMAGE, LAYERS, take_row
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/methods.md"
 PROMPTS = (1, 0, 2)
 BOXES = ([[0, 0, 0.5, 0.4]], [], [[0.2, 0.1, 0.4, 0.9], [0.6, 0.6, 1, 1]])
 GREEDY = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
@@ -102,7 +102,7 @@ def remark(name: str, family: str) -> str:
 
 
 def table() -> str:
-    """The README's table, one row a method."""
+    """The page's table, one row a method."""
     lines = [f"| method | {' | '.join(COLUMNS.values())} | all kept = unpruned | pruned = masked |"]
     lines.append("|" + "---|" * (len(COLUMNS) + 3))
     for name in pruning.names():
@@ -140,11 +140,11 @@ def repacks(family: str, case: str) -> bool:
     return any(part is not None and part.repacks(family_of(build(family)[0])) for part in make(case).parts())
 
 
-def test_every_method_is_here_and_in_the_readme():
+def test_every_method_is_here_and_in_the_docs():
     assert {case.split(",")[0] for case in CASES} | set(ELSEWHERE) == set(pruning.names())
     assert all((Path(__file__).parent / file).exists() for _, file in ELSEWHERE.values())
     assert set(COLUMNS) == set(FAMILIES)
-    assert table() in README.read_text(encoding="utf-8"), f"the README's table should be:\n{table()}"
+    assert table() in PAGE.read_text(encoding="utf-8"), f"the table of {PAGE.name} should be:\n{table()}"
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if "," not in name and name not in NEVER_ALL])
