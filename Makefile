@@ -104,10 +104,13 @@ $(DOCS)/installed: pyproject.toml | .venv/installed
 		|| $(call INSTALL_FAILED,the extra docs)
 	@touch $@
 
+# Neither progress bars nor warnings, which name this machine's folders, belong on a page.
+build/notebooks/%.ipynb: export TQDM_DISABLE = 1
+build/notebooks/%.ipynb: export PYTHONWARNINGS = ignore
 build/notebooks/%.ipynb: notebooks/%.ipynb dvc.lock | .venv/installed
 	@echo "== docs: executing $<"
 	@mkdir -p $(@D)
-	$(BIN)/papermill --no-progress-bar --log-level WARNING $< $@.part && mv $@.part $@
+	$(BIN)/papermill --no-progress-bar --log-level WARNING $< $(@D)/.$(@F) && mv $(@D)/.$(@F) $@
 
 # One thread for each of a few workers: tiny models gain nothing from more, and workers would fight over the cores.
 test: export OMP_NUM_THREADS = 1
