@@ -73,7 +73,7 @@ train: setup
 	@echo "== train: the embedded models and GlimpsePrune's modules"
 	$(BIN)/python -m experiments.train
 	$(BIN)/python -m experiments.train_qwen
-	for run in scenes-llava scenes-llava-k2 scenes-llava-k3 scenes-llava-k5 scenes-qwen; do \
+	for run in scenes-llava scenes-llava-k6 scenes-llava-k8 scenes-qwen; do \
 		$(BIN)/python -m experiments.train_glimpse $$run || exit 1; done
 	$(BIN)/dvc commit --force train train_qwen train_glimpse
 

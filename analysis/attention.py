@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from analysis.dispersion import Dispersion
-from pruning.families import family_of
-from pruning.observe import Projections, Watch, attention_rows, watch
+from pruning.models.families import family_of
+from pruning.models.projections import Projections, Watch, attention_rows, watch
 
 KINDS = ("image", "text", "full", "last", "equi_last", "cls")
 SCORES = ("last", "equi_last", "cls")  # the kinds that methods rank tokens by

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pruning.methods.oracle import touched
-from pruning.vision import raster_cells
+from pruning.models.vision import raster_cells
 
 
 def evidence_tokens(boxes: Sequence[Sequence[float]], rows: int, columns: int) -> np.ndarray:

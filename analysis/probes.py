@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
-from pruning import checks
-from pruning.base import InsideLLM, KeepPerImage
-from pruning.budget import Sizes
-from pruning.observe import Projections, watch
-from pruning.observed import Observed, ObservedLayer
-from pruning.selection import stable_top_k
-from pruning.tokens import Choice
+from pruning.choosing import checks
+from pruning.choosing.base import InsideLLM, KeepPerImage
+from pruning.choosing.selection import stable_top_k
+from pruning.engine.seen import Observed, ObservedLayer
+from pruning.engine.tokens import Choice
+from pruning.models.projections import Projections, watch
+from pruning.models.sizes import Sizes
 
 
 @dataclass

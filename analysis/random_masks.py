@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import torch
 
-from pruning import checks
-from pruning.budget import Sizes
+from pruning.choosing import checks
+from pruning.engine.seen import ObservedLayer
 from pruning.glimpse.readout import Importance, visual_grids
 from pruning.glimpse.selection import KeepImportant
-from pruning.observed import ObservedLayer
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -27,6 +27,7 @@ class RandomMasks(KeepImportant):
     """
 
     name: ClassVar[str] = "random_masks"
+    told: ClassVar[tuple[str, ...]] = ("counts",)
 
     k: int = 2
     counts: Sequence[int] = field(default=())

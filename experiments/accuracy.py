@@ -1,6 +1,6 @@
 """Accuracy of every method and budget with bootstrap intervals: `python -m experiments.accuracy`.
 
-Writes results/accuracy.csv (one row per method, budget and question type, and one over all types),
+Writes results/accuracy.csv (one row per method, budget and group of questions, see experiments/benchmarks/groups.py),
 results/accuracy_by_budget.csv (overall, what `dvc plots show` draws) and results/metrics.json.
 """
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.significance import accuracy_interval
 from experiments import predictions
+from experiments.benchmarks.groups import ALL, SEVERAL_LOOKS, groups
 from experiments.cells import write_text
 from experiments.parameters import Parameters, load_parameters
 
@@ -21,25 +22,23 @@ RESULT = Path("results/accuracy.csv")
 BY_BUDGET = Path("results/accuracy_by_budget.csv")
 METRICS = Path("results/metrics.json")
 FLOPS = Path("results/flops.csv")
-ALL = "all"
 
 
 def table(parameters: Parameters) -> pd.DataFrame:
     """accuracy.csv: rows in the order of params.yaml.
 
     `flops` is a whole prefill, the mean over all questions of the cell. A budget that a method cannot reach has one row
-    per type with `feasible` False, the method's `floor` (mean visual tokens) and nothing measured.
+    per group with `feasible` False, the method's `floor` (mean visual tokens) and nothing measured.
     """
     flops = pd.read_csv(FLOPS).set_index(["method", "budget"])["total"]
     columns = ["type", "parameters", "correct", "visual_tokens_per_layer"]
     cells = list(predictions.read(parameters.evaluate, columns))
-    types = [ALL, *sorted({kind for cell in cells for kind in cell.answers["type"].unique()})]
+    types = {kind for cell in cells for kind in cell.answers["type"].unique()}
     rows = []
     for cell in cells:
         head = {"model": parameters.model, "benchmark": parameters.evaluate.benchmark}
         fixed = parameters.evaluate.methods[cell.method]
-        for kind in types:
-            of_kind = cell.answers if kind == ALL else cell.answers[cell.answers["type"] == kind]
+        for kind, of_kind in groups(cell.answers, parameters.evaluate.benchmark, types):
             row = {**head, "type": kind, "method": cell.method, "parameters": json.dumps(fixed), "budget": cell.budget}
             row |= {"feasible": cell.feasible, "floor": cell.floor, "n": len(of_kind)}
             if cell.feasible:
@@ -75,13 +74,14 @@ def shared_parameters(answers: pd.DataFrame) -> str:
     return json.dumps({name: value for name, value in settings[0].items() if all(value == s[name] for s in settings)})
 
 
-def metrics(accuracy: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Overall accuracy by method and budget in percent, feasible cells only."""
-    overall = accuracy[(accuracy["type"] == ALL) & accuracy["feasible"]]
-    return {
-        str(method): {f"{budget:.1%}": value for budget, value in zip(rows["budget"], rows["accuracy"], strict=True)}
-        for method, rows in overall.groupby("method", sort=False)
-    }
+def metrics(accuracy: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Accuracy over all questions and over those that take several looks, by method and budget; feasible cells only."""
+    feasible = accuracy[accuracy["feasible"] & accuracy["type"].isin((ALL, SEVERAL_LOOKS))]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (kind, method), rows in feasible.groupby(["type", "method"], sort=False):
+        values = zip(rows["budget"], rows["accuracy"], strict=True)
+        found.setdefault(kind, {})[method] = {f"{budget:.1%}": value for budget, value in values}
+    return found
 
 
 def by_budget(accuracy: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """A benchmark's questions in batches, and a pruned model's answers to them."""
 
 import copy
-import dataclasses
 import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +14,14 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 
-from analysis import flops
-from experiments import clip
 from experiments.boxes import seen_boxes
 from experiments.inputs import build_inputs
-from pruning.base import Method
 from pruning.budget import InfeasibleBudget, solve
-from pruning.encoded import EncodedImages
-from pruning.record import Record
+from pruning.choosing.base import Method
+from pruning.engine.encoded import EncodedImages
+from pruning.engine.record import Record
+from pruning.models import flops
 
-TOLD = ("boxes", "counts")  # columns of a batch's questions that a method may ask for by a field of that name
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -174,23 +171,9 @@ def answer_batch(
         if encoded is None and not method.changes_tower:
             encoded = EncodedImages(model, inputs)
         images = None if method.changes_tower else encoded
-        texts, record = answer(model, processor, fit(method, batch.questions), inputs, max_new_tokens, images)
+        texts, record = answer(model, processor, method.for_questions(batch.questions), inputs, max_new_tokens, images)
         tables.append(describe(method, batch, texts, record, sizes))
     return tables
-
-
-def fit(method: Method, questions: list[dict[str, Any]]) -> Method:
-    """The method for one batch: what its field of that name is to be told about each question.
-
-    The oracle is told the evidence boxes, random masks how many tokens each keeps, CDPruner with CLIP the questions.
-    """
-    fields = {field.name for field in dataclasses.fields(method)}
-    own: dict[str, Any] = {name: [question[name] for question in questions] for name in TOLD if name in fields}
-    if model := getattr(method, "clip", None):
-        own["questions"] = clip.segments(model, [question["question"] for question in questions])
-    if parts := getattr(method, "methods", None):
-        own["methods"] = [fit(part, questions) for part in parts]
-    return dataclasses.replace(method, **own) if own else method
 
 
 @torch.inference_mode()
@@ -216,7 +199,7 @@ def answer(
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
-            use_cache=getattr(method, "mode", "static") != "repeat",
+            use_cache=method.uses_cache,
             pad_token_id=processor.tokenizer.pad_token_id,
         )
     new = tokens[:, prompt["input_ids"].shape[1] :]
@@ -227,7 +210,7 @@ def describe(
     method: Method, batch: Batch, texts: list[str], record: Record, images: list[list[Any]]
 ) -> dict[int, dict[str, Any]]:
     """What `experiments.evaluate` writes about each question, but for the budget."""
-    parameters = parameters_of(method)
+    parameters = method.written()
     text_tokens = (batch.inputs["attention_mask"].sum(1) - batch.visual_tokens).tolist()
     per_layer, kept, merged = record.visual_tokens, record.kept, record.merged
     return {
@@ -248,20 +231,6 @@ def describe(
         }
         for sample, row in enumerate(batch.rows)
     }
-
-
-def parameters_of(method: Method) -> dict[str, Any]:
-    """A method's parameters as params.yaml would have them; what belongs to single questions is left out."""
-    parameters = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    for own in (*TOLD, "questions"):
-        parameters.pop(own, None)
-    if parameters.get("positions") is None:  # as the authors' code does it
-        parameters.pop("positions", None)
-    if model := parameters.get("clip"):
-        parameters["clip"] = model.config.name_or_path
-    if parts := parameters.get("methods"):
-        parameters["methods"] = [{"name": part.name, **parameters_of(part)} for part in parts]
-    return parameters
 
 
 def matches(prediction: str, answer: str) -> bool:

@@ -43,7 +43,7 @@ from experiments import selection_references
 from experiments.cells import write_text
 from experiments.selection_inputs import Inputs, Widths, decoder, method_for, untrained_glimpse
 from experiments.selection_timing import Clock, Prefill, medians, ours, same_choice, step_by_step
-from pruning.base import Method
+from pruning.choosing.base import Method
 from pruning.glimpse.modules import GlimpseModules
 
 RESULT = Path("results/benchmark_selection.csv")

@@ -22,13 +22,14 @@ from experiments import answers, benchmarks, models
 from experiments.inputs import build_inputs
 from experiments.parameters import load_parameters
 from experiments.testbed.packing import draw_questions
-from experiments.testbed.questions import MOST_COUNTED
+from experiments.testbed.questions import MOST_COUNTED, TYPES
 from experiments.testbed.scenes import CHARACTERS, COLOURS, SHAPES, sample_scene
 
 OUTPUT = Path("results/blind.csv")
 SCENES = 4000
 QUESTIONS = 20  # of each scene
 BATCH = 100
+CELLS = tuple(f"{row} {column}" for row in ("top", "middle", "bottom") for column in ("left", "center", "right"))
 COUNTS = tuple(str(number) for number in range(1, MOST_COUNTED + 1))
 
 
@@ -38,7 +39,7 @@ def chance(question: str, answer: str) -> float:
     Raises ValueError for an answer that the scenes' questions do not have.
     """
     sides = ("left", "right") if "left or right" in question else ("above", "below")
-    for kind in (("yes", "no"), COLOURS, SHAPES, CHARACTERS if "character" in question else (), sides):
+    for kind in (("yes", "no"), COLOURS, SHAPES, CHARACTERS if "character" in question else (), CELLS, sides):
         if answer in kind:
             return 1 / len(kind)
     if question.startswith("how many") and answer in COUNTS:
@@ -51,7 +52,7 @@ def habitual_answers(seed: int) -> dict[str, str]:
     rng = np.random.default_rng([seed, *b"blind"])
     answered: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for _ in range(SCENES):
-        for question in draw_questions(sample_scene(rng), QUESTIONS, rng):
+        for question in draw_questions(sample_scene(rng), QUESTIONS, rng, dict.fromkeys(TYPES, 1)):
             answered[question.text][question.answer] += 1
     return {text: counts.most_common(1)[0][0] for text, counts in answered.items()}
 

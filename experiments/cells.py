@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from pruning.base import Method
+    from pruning.choosing.base import Method
 
 PRUNING = Path(__file__).resolve().parents[1] / "pruning"
 
@@ -46,15 +46,14 @@ def model_digest(model: "PreTrainedModel") -> str:
     return digest([source, str(model.dtype), model.device.type, model.config._attn_implementation])
 
 
-def code_digest(method: "Method", *modules: ModuleType) -> str:
-    """What stands for the code: `pruning/` with this method's own file (and its bases'), but no other method's.
+def code_digest(methods: Iterable[type["Method"]], *modules: ModuleType) -> str:
+    """What stands for the code: `pruning/` with these methods' own files (and their bases'), but no other method's.
 
-    Of methods that are made of others (`sequence`) the others' files count too. `modules` are further modules whose
-    text counts; so do the versions of torch and transformers.
+    `modules` are further modules whose text counts; so do the versions of torch and transformers.
     """
     files = {file for file in PRUNING.rglob("*.py") if file.parent.name != "methods"}
-    for part in (method, *getattr(method, "methods", ())):
-        files |= {Path(inspect.getfile(base)) for base in type(part).__mro__ if base.__module__.startswith("pruning.")}
+    for method in methods:
+        files |= {Path(inspect.getfile(base)) for base in method.__mro__ if base.__module__.startswith("pruning.")}
     sources = [inspect.getsource(module) for module in modules]
     return digest([files_digest(files), sources, version("torch"), version("transformers")])
 

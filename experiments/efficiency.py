@@ -29,7 +29,7 @@ from experiments import answers, benchmarks, clip, models
 from experiments.cells import write_text
 from experiments.latency import surroundings
 from experiments.parameters import Parameters, load_parameters
-from pruning.base import Method
+from pruning.choosing.base import Method
 
 RESULT = Path("results/efficiency.csv")
 MEASURES = ("prefill_ms", "decode_ms", "peak_memory_mb", "kv_cache_mb")
@@ -57,10 +57,10 @@ def table(parameters: Parameters) -> pd.DataFrame:
     batch = next(answers.make_batches(processor, model.config, benchmark, settings.batch_size))
     inputs = {name: tensor.to(model.device) for name, tensor in batch.inputs.items()}
     methods = {
-        name: answers.fit(pruning.make(name, **clip.loaded(given, model.device)), batch.questions)
+        name: pruning.make(name, **clip.loaded(given, model.device)).for_questions(batch.questions)
         for name, given in settings.methods.items()
     }
-    if uncached := [name for name, method in methods.items() if getattr(method, "mode", "static") == "repeat"]:
+    if uncached := [name for name, method in methods.items() if not method.uses_cache]:
         raise ValueError(f"{', '.join(uncached)}: mode 'repeat' has no KV cache to measure; leave it out of efficiency")
     layers = {name: visual_tokens(model, method, inputs) for name, method in methods.items()}
     pairs: dict[str, list[tuple[dict[str, float], ...]]] = {name: [] for name in methods}

@@ -22,13 +22,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from analysis import flops
 from experiments import answers, benchmarks, boxes, cells, clip, images, inputs, models, processors
 from experiments.answers import Batch, Plan
 from experiments.parameter_sections import Evaluate
 from experiments.parameters import load_parameters
 from experiments.predictions import PREDICTIONS, budgets_of
 from pruning import registry
+from pruning.models import flops
 
 PARTS = Path("results/parts")
 BATCHES_A_PART = 10
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("correct", pa.bool_()),
         ("text_tokens", pa.int32()),  # tokens of the prompt that are not visual
-        ("images", pa.string()),  # JSON; see analysis.flops.count
+        ("images", pa.string()),  # JSON; see pruning.models.flops.count
         ("visual_tokens", pa.int32()),  # before pruning
         ("visual_tokens_per_layer", pa.list_(pa.int32())),
         # Visual tokens entering a layer, in their original numbering, for each layer where they are not those of the
@@ -69,12 +69,12 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
     fixed = dict(settings.methods[name])
     benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
     model, processor = models.load(model_name)
-    parameters = clip.loaded(fixed, model.device)
+    parameters, method = clip.loaded(fixed, model.device), registry.make(name, **fixed)
     common = {
         "method": name,
         "fixed": fixed,
         "model": cells.model_digest(model),
-        "code": cells.code_digest(registry.make(name, **fixed), *CODE),
+        "code": cells.code_digest([type(one) for one in (method, *method.made_of)], *CODE),
         "benchmark": cells.files_digest([benchmarks.path(settings.benchmark)]),
         "questions": benchmark["id"][:],
         "batch_size": settings.batch_size,

@@ -1,7 +1,7 @@
 """How much of the evidence each method keeps, beside its accuracy: `python -m experiments.evidence_recall`.
 
 Evidence are the visual tokens that a question's ground-truth boxes touch. Writes results/evidence_recall.csv, one row
-per question type (and one for all), method and feasible budget, over the questions that have boxes:
+per group of questions (experiments/benchmarks/groups.py), method and feasible budget, over those with boxes:
 
 - `recall`: the share of the evidence tokens that enter a decoder layer, mean over the layers as in the budget;
 - `recall_last_layer`: the share that enters the last layer;
@@ -23,6 +23,7 @@ from transformers import AutoConfig
 from analysis.evidence import evidence_tokens, recall
 from analysis.significance import mean_intervals
 from experiments import benchmarks, predictions, presets
+from experiments.benchmarks.groups import groups
 from experiments.boxes import seen_boxes
 from experiments.cells import write_text
 from experiments.kept_tokens import layers_per_token
@@ -30,7 +31,6 @@ from experiments.parameters import Parameters, load_parameters
 from experiments.processors import load_processor
 
 RESULT = Path("results/evidence_recall.csv")
-ALL = "all"
 MEASURES = ("recall", "recall_last_layer", "accuracy")
 COLUMNS = ["id", "type", "correct", "visual_tokens", "visual_tokens_per_layer", "kept"]
 
@@ -53,12 +53,10 @@ def table(parameters: Parameters) -> pd.DataFrame:
     if not measured:
         raise ValueError("no question has evidence boxes: evidence recall cannot be measured on this benchmark")
     questions = pd.DataFrame(measured)
-    types = [ALL, *sorted(questions["type"].unique())]
-    of_types = [
-        means(questions if kind == ALL else questions[questions["type"] == kind], parameters).assign(type=kind)
-        for kind in types
+    of_groups = [
+        means(chosen, parameters).assign(type=kind) for kind, chosen in groups(questions, parameters.evaluate.benchmark)
     ]
-    joined = pd.concat(of_types, ignore_index=True)
+    joined = pd.concat(of_groups, ignore_index=True)
     joined = joined.assign(model=parameters.model, benchmark=parameters.evaluate.benchmark)
     ends = [name for measure in MEASURES for name in (measure, f"{measure}_low", f"{measure}_high")]
     return joined[["model", "benchmark", "type", "method", "budget", "n", "merged", *ends]]

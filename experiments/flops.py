@@ -14,11 +14,12 @@ import pandas as pd
 from transformers import AutoConfig
 
 import pruning
-from analysis import flops
 from experiments import predictions, presets
 from experiments.cells import write_text
 from experiments.parameters import Parameters, load_parameters
-from pruning.budget import Sizes, mean_visual_tokens
+from pruning.budget import mean_visual_tokens
+from pruning.models import flops
+from pruning.models.sizes import Sizes
 
 RESULT = Path("results/flops.csv")
 SHAPE = ("parameters", "text_tokens", "images", "visual_tokens")
@@ -76,7 +77,7 @@ def flops_of(
     choosing = method.choosing_flops(sizes)
     counted = flops.count(config, per_layer, text_tokens, images, choosing=choosing)
     terms = {term: float(getattr(counted, term)) for term in TERMS}
-    if getattr(method, "mode", None) == "repeat":  # no cache: every step is a prefill of one token more
+    if not method.uses_cache:  # no cache: every step is a prefill of one token more
         terms["per_decoded_token"] = flops.count(config, per_layer, text_tokens + 1, images, choosing=choosing).total
     full = flops.count(config, [visual_tokens] * len(per_layer), text_tokens, images)
     return terms | {"full": full.total, "mean_visual_tokens": mean_visual_tokens(per_layer)}

@@ -2,7 +2,7 @@
 
 Modules for one model that differ in K, the decoder layer behind which tokens leave, at the caps in the section
 `glimpse_depth` of params.yaml. Writes results/glimpse_depth.csv: `reduce_layer` (K), `cap` (1: none), accuracy with its
-interval and the columns of results/glimpse_masks.csv, by question type.
+interval and the columns of results/glimpse_masks.csv, by group of questions.
 """
 
 import argparse
@@ -30,7 +30,8 @@ def main() -> None:
         settings = [glimpse_masks.Setting(path, cap) for path, cap in product(by_depth, asked.caps)]
         questions = glimpse_masks.run(asked.model, settings, benchmark, parameters.evaluate)
         questions = questions.assign(reduce_layer=questions["path"].map(depths))
-        table = glimpse_masks.summary(questions, ["reduce_layer", "cap"], parameters.accuracy)
+        labels = ["reduce_layer", "cap"]
+        table = glimpse_masks.summary(questions, labels, parameters.evaluate.benchmark, parameters.accuracy)
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")
     write_text(RESULT, table.to_csv(index=False))

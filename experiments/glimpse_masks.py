@@ -9,7 +9,7 @@ experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1:
   as many tokens behind the same layer drawn by lot; without a cap, at the paper's threshold), `kept_share`, FLOPs as a
   share of the unpruned model's (`flops`), the share of the tokens that are evidence (`evidence_share`), the highest
   recall of it that the cap allows (`recall_bound`), and the mask's quality;
-- results/glimpse_masks.csv: their means by model, cap, threshold and question type, accuracy with its interval;
+- results/glimpse_masks.csv: their means by model, cap, threshold and group of questions, accuracy with its interval;
 - results/glimpse_examples.csv: what the first model keeps for two questions about each of a few images, without a cap.
 """
 
@@ -30,8 +30,9 @@ from analysis.masks import MaskQuality, mask_quality
 from analysis.random_masks import RandomMasks
 from analysis.significance import accuracy_interval
 from experiments import answers, benchmarks, models
+from experiments.benchmarks.groups import groups
 from experiments.cells import write_text
-from experiments.evidence_recall import ALL, raster
+from experiments.evidence_recall import raster
 from experiments.flops import flops_of
 from experiments.parameter_sections import Accuracy, Evaluate, GlimpseMasks
 from experiments.parameters import load_parameters
@@ -74,17 +75,18 @@ def run(model_name: str, settings: list[Setting], benchmark: Dataset, asked: Eva
                     for row, found in by_row.items()
                 ]
                 progress.update(len(by_row))
-        table = pd.DataFrame(rows).assign(random_correct=np.nan)
+        table = pd.DataFrame(rows).sort_values(["setting", "row"]).assign(random_correct=np.nan)
         for setting in by_lot:
             own = table["setting"] == settings.index(setting)
             kept = table[own].set_index("row")["kept"].map(len)
             lots = dict.fromkeys(counts, RandomMasks(k=checkpoint.read_config(setting.path).reduce_layer + 1))
             told = [with_counts(batch, kept) for batch in batches]
+            right: dict[int, float] = {}
             for answered in answers.answer_all(copies, processor, {setting: lots}, told, asked.max_new_tokens):
-                right = {row: found["correct"] for row, found in answered[setting].items()}
-                table.loc[own & table["row"].isin(right), "random_correct"] = table["row"].map(right).astype(float)
-                progress.update(len(right))
-    return table.sort_values(["setting", "row"])
+                right |= {row: float(found["correct"]) for row, found in answered[setting].items()}
+                progress.update(len(answered[setting]))
+            table.loc[own, "random_correct"] = table.loc[own, "row"].map(right)
+    return table
 
 
 def with_counts(batch: answers.Batch, kept: "pd.Series[int]") -> answers.Batch:
@@ -127,12 +129,11 @@ def measure(config: Any, answer: dict[str, Any], boxes: dict[str, list[list[floa
     }
 
 
-def summary(questions: pd.DataFrame, labels: list[str], settings: Accuracy) -> pd.DataFrame:
-    """Means by the columns `labels`, and among each by type, `all` first."""
+def summary(questions: pd.DataFrame, labels: list[str], benchmark: str, settings: Accuracy) -> pd.DataFrame:
+    """Means by the columns `labels`, and among each by the benchmark's groups of questions, `all` first."""
     rows = []
     for values, group in questions.groupby(labels, sort=False):
-        for kind in (ALL, *sorted(group["type"].unique())):
-            chosen = group if kind == ALL else group[group["type"] == kind]
+        for kind, chosen in groups(group, benchmark):
             row = dict(zip(labels, values, strict=True)) | {"type": kind, "n": len(chosen)}
             row |= _accuracy(chosen["correct"], "", settings)
             row |= _accuracy(chosen["random_correct"].dropna(), "random_", settings)
@@ -177,7 +178,8 @@ def main() -> None:
     questions = pd.concat([table.assign(model=model) for model, table in each.items()])
     columns = ["model", "id", "type", "cap", "threshold", "correct", "random_correct", *MEASURES]
     write_text(QUESTIONS, questions[columns].round(4).to_csv(index=False))
-    write_text(RESULT, summary(questions, ["model", "cap", "threshold"], parameters.accuracy).to_csv(index=False))
+    means = summary(questions, ["model", "cap", "threshold"], settings.benchmark, parameters.accuracy)
+    write_text(RESULT, means.to_csv(index=False))
     write_text(EXAMPLES, examples(next(iter(each.values())), asked.images).to_csv(index=False))
 
 

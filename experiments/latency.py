@@ -25,8 +25,8 @@ from experiments.answers import Batch
 from experiments.cells import write_text
 from experiments.parameters import Parameters, load_parameters
 from experiments.predictions import budgets_of
-from pruning.base import Method
 from pruning.budget import InfeasibleBudget, solve
+from pruning.choosing.base import Method
 
 RESULT = Path("results/latency.csv")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -69,7 +69,7 @@ def methods_of(parameters: Parameters, model: Any, batch: Batch) -> dict[tuple[s
                 method = solve(name, wanted, num_visual=batch.visual_tokens, num_layers=layers, **own)
             except InfeasibleBudget:
                 continue
-            methods[name, budget] = answers.fit(method, batch.questions)
+            methods[name, budget] = method.for_questions(batch.questions)
     return methods
 
 
@@ -79,7 +79,7 @@ def prefill_seconds(model: Any, method: Method | None, inputs: dict[str, torch.T
     with nullcontext() if method is None else method(model):
         wait(model.device)
         begun = time.perf_counter()
-        model(**inputs, use_cache=getattr(method, "mode", "static") != "repeat", logits_to_keep=1)
+        model(**inputs, use_cache=method is None or method.uses_cache, logits_to_keep=1)
         wait(model.device)
         return time.perf_counter() - begun
 

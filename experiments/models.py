@@ -15,7 +15,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from experiments.presets import ModelError, find
 from experiments.processors import load_processor
-from pruning.families import FAMILIES
+from pruning.models.families import FAMILIES
 
 
 def load(name: str, device: str = "auto", attention: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:

@@ -29,7 +29,7 @@ class Preset:
 
 
 # Which vision layer a model hands to its projector, and so which [CLS] attention is read, is part of its own config;
-# pruning/families.py reads it there.
+# pruning/models/families.py reads it there.
 PRESETS: dict[str, Preset] = {
     "scenes-llava": Preset(
         str(REPOSITORY / "data/models/scenes-llava"), "float32", notes="embedded; 144 visual tokens, 8 decoder layers"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments import table_formats
-from experiments.accuracy import ALL
+from experiments.benchmarks.groups import ALL
 
 FOLDER = Path("data/published")
 COLUMNS = ["method", "model", "setting", "tokens", "metric", "value", "paper", "arxiv", "table"]

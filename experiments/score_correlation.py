@@ -28,15 +28,16 @@ from experiments import answers, benchmarks, models, predictions
 from experiments.cells import write_text
 from experiments.kept_tokens import layers_per_token
 from experiments.parameters import Parameters, load_parameters
-from pruning.base import BeforeLLM, InsideLLM
-from pruning.budget import InfeasibleBudget, Sizes, solve
+from pruning.budget import InfeasibleBudget, solve
+from pruning.choosing.base import BeforeLLM, InsideLLM
+from pruning.choosing.selection import greedy_dpp, max_min_diversity
+from pruning.engine.seen import Observed, ObservedLayer
+from pruning.engine.tokens import Choice
 from pruning.methods import sequence
 from pruning.methods.cdpruner import conditional_kernel, text_relevance
 from pruning.methods.oracle import touched
 from pruning.methods.random import random_scores
-from pruning.observed import Observed, ObservedLayer
-from pruning.selection import greedy_dpp, max_min_diversity
-from pruning.tokens import Choice
+from pruning.models.sizes import Sizes
 
 RESULT = Path("results/score_correlation.csv")
 

@@ -15,15 +15,15 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 import pruning
-from pruning.base import InsideLLM, Method
-from pruning.families import Family, family_of
+from pruning.choosing.base import InsideLLM, Method
+from pruning.engine.seen import Observed, ObservedLayer, Prompt
+from pruning.engine.tokens import Tokens
 from pruning.glimpse.configuration import PRESETS
 from pruning.glimpse.modules import GlimpseModules
-from pruning.observe import Projections
-from pruning.observed import Observed, ObservedLayer, Prompt
-from pruning.tokens import Tokens
-from pruning.towers import PatchVision
-from pruning.vision import Image, raster_cells
+from pruning.models.clip_tower import PatchVision
+from pruning.models.families import Family, family_of
+from pruning.models.projections import Projections
+from pruning.models.vision import Image, raster_cells
 
 LAYERS = 32
 TEXT_IN_FRONT, TEXT_BEHIND = 35, 25

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pruning.engine.seen import Observed, ObservedLayer
+from pruning.engine.tokens import Choice
 from pruning.methods.cdpruner import text_relevance
 from pruning.methods.random import random_scores
-from pruning.observed import Observed, ObservedLayer
-from pruning.tokens import Choice
 
 Kept = list[list[int]]
 

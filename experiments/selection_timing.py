@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from analysis import flops
 from experiments import selection_references
 from experiments.selection_inputs import LAYERS, TEXT_BEHIND, TEXT_IN_FRONT, Inputs
-from pruning.base import BeforeLLM, Merged, Method
-from pruning.families import Family
+from pruning.choosing.base import BeforeLLM, Method
+from pruning.engine.contract import Merged
+from pruning.models import flops
+from pruning.models.families import Family
 
 CELL = 0.25  # seconds that the repeats of one case may take together
 

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from analysis import flops
 from experiments import accuracy, answers, benchmarks, boxes, cells, clip, images, inputs, models, processors
+from experiments.benchmarks.groups import groups
 from experiments.parameter_sections import Subset
 from experiments.parameters import Parameters
-from pruning.base import Method
+from pruning.choosing.base import Method
+from pruning.models import flops
 
 PARTS = Path("results/parts")
 # What an answer depends on besides the settings and pruning/.
@@ -76,9 +77,9 @@ def measure(name: str, settings: list[Setting], subset: Subset, parameters: Para
         parameters: model, benchmark, batch size, answer length and intervals are those of the whole pipeline.
 
     Returns:
-        One row per setting and question type, the first of each over `all` types: model, benchmark, the settings'
-        labels, type, feasible, reason (why a setting does not fit the model; it then holds nothing measured), n,
-        mean_visual_tokens, visual_tokens_per_layer, accuracy, ci_low, ci_high.
+        One row per setting and group of questions (experiments/benchmarks/groups.py), `all` first: model, benchmark,
+        the settings' labels, type, feasible, reason (why a setting does not fit the model; it then holds nothing
+        measured), n, mean_visual_tokens, visual_tokens_per_layer, accuracy, ci_low, ci_high.
     """
     benchmark = benchmarks.load(parameters.evaluate.benchmark, subset.questions, subset.seed)
     model, processor = models.load(parameters.model)
@@ -122,7 +123,7 @@ def measure(name: str, settings: list[Setting], subset: Subset, parameters: Para
 def code_digest(method: type[Method]) -> str:
     """What stands for the code that answers with a method, which may be one of the analyses' own."""
     own = inspect.getmodule(method)
-    return cells.code_digest(method, *CODE, *([] if own is None else [own]), sys.modules[__name__])
+    return cells.code_digest([method], *CODE, *([] if own is None else [own]), sys.modules[__name__])
 
 
 def part_of(by_setting: Mapping[int, Mapping[int, Mapping[str, Any]]]) -> pa.Table:
@@ -139,10 +140,9 @@ def part_of(by_setting: Mapping[int, Mapping[int, Mapping[str, Any]]]) -> pa.Tab
 def describe(
     setting: Setting, number: int, answered: pd.DataFrame, reasons: Mapping[int, str], parameters: Parameters
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one setting: all types together, then each type."""
+    """The rows of one setting, one for each group of questions."""
     own = answered[answered["setting"] == number]
-    for kind in [accuracy.ALL, *sorted(answered["type"].unique())]:
-        of_kind = own if kind == accuracy.ALL else own[own["type"] == kind]
+    for kind, of_kind in groups(own, parameters.evaluate.benchmark, answered["type"].unique()):
         row = {**setting.labels, "type": kind, "feasible": number not in reasons, "reason": reasons.get(number, "")}
         row |= {"n": len(of_kind)}
         yield row | (accuracy.measured(of_kind, parameters) if len(of_kind) else {})

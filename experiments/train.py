@@ -1,6 +1,6 @@
 """Train the embedded model: `python -m experiments.train`. A frozen stage; `make train` runs it.
 
-Three phases (see experiments/testbed/phases.py), each resumable from its checkpoint, on a GPU where there is one.
+Four phases (see experiments/testbed/phases.py), each resumable from its checkpoint, on a GPU where there is one.
 Writes data/models/scenes-llava and results/training.csv.
 """
 
@@ -13,10 +13,10 @@ import torch
 from transformers import AttentionInterface, LlavaForConditionalGeneration, PreTrainedModel, ProcessorMixin
 
 from experiments.parameters import load_parameters
-from experiments.testbed.architecture import build_model
+from experiments.testbed.architecture import GROWTH, build_model, grow
 from experiments.testbed.loop import Schedule, run_phase
 from experiments.testbed.packing import packed_attention
-from experiments.testbed.phases import Joint, Vision, Words
+from experiments.testbed.phases import ALL_LOOKS, ONE_LOOK, Joint, Phase, Vision, Words
 from experiments.testbed.vocabulary import build_processor
 
 MODEL = Path("data/models/scenes-llava")
@@ -26,11 +26,14 @@ PACKED = "packed_questions"
 
 
 def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
-    """Write model and processor as `from_pretrained` reads them; the folder is replaced only when complete."""
+    """Write model and processor as `from_pretrained` reads them; the folder is replaced only when complete.
+
+    The weights are float32 numbers that bfloat16 holds: what git stores of them is half as large.
+    """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     model.set_attn_implementation("sdpa")
-    model.to("cpu").save_pretrained(part)
+    model.to("cpu", torch.bfloat16).float().save_pretrained(part)
     processor.save_pretrained(part)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
@@ -52,18 +55,23 @@ def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForCondi
     # Full attention over 145 patches is faster on a CPU as plain products than in the fused kernel.
     model.model.vision_tower.set_attn_implementation("eager" if device.type == "cpu" else "sdpa")
     logs = []
-    for phase, schedule in (
-        (Words(model), Schedule(steps["words"], rate=1e-3, matrix_rate=0.02)),
-        (Vision(model), Schedule(steps["vision"], rate=1.5e-3, matrix_rate=0.02)),
-        (Joint(model), Schedule(steps["joint"], rate=3e-4, matrix_rate=0.004)),
-    ):
+
+    def run(phase: Phase, rate: float, matrix_rate: float, decay_share: float = 0.4) -> None:
+        schedule = Schedule(steps[phase.name], rate, matrix_rate, decay_share=decay_share)
         logs.append(run_phase(phase, schedule, seed, device, folder))
+
+    before_looks, after_looks = GROWTH
+    run(Words(model, "words", ONE_LOOK), rate=1e-3, matrix_rate=0.02, decay_share=0.087)
+    grow(model, *before_looks)
+    run(Words(model, "looks", ALL_LOOKS), rate=4e-4, matrix_rate=0.006)
+    grow(model, *after_looks)
+    run(Vision(model), rate=1.5e-3, matrix_rate=0.02)
+    run(Joint(model), rate=3e-4, matrix_rate=0.004)
     return model, pd.concat(logs, ignore_index=True)
 
 
 def main() -> None:
     parameters = load_parameters().train
-    torch.set_num_threads(os.cpu_count() or 1)
     model, log = train(parameters.seed, parameters.steps, CHECKPOINTS)
     save_model(model, build_processor(), MODEL)
     write_log(log, LOG)

@@ -26,6 +26,7 @@ from experiments.grounded import GroundedQuestions, collate
 from experiments.parameter_training import TrainGlimpse
 from experiments.parameters import load_parameters
 from experiments.scenes import draw
+from experiments.testbed.questions import TYPES
 from pruning.glimpse import checkpoint
 from pruning.glimpse.configuration import PRESETS, GlimpseConfig
 from pruning.glimpse.losses import BCE_WEIGHT, DICE_WEIGHT, box_mask, predictor_losses
@@ -87,7 +88,7 @@ class GlimpseTrainer(Trainer):
 def load_questions(settings: TrainGlimpse) -> GroundedQuestions:
     """Freshly drawn scenes, a table like data/scenes/*.parquet, or one of Visual-CoT's jsonl files."""
     if settings.data == "scenes":
-        drawn = draw("glimpse", -(-settings.questions // 6), settings.seed)
+        drawn = draw("glimpse", -(-settings.questions // len(TYPES)), settings.seed)
         return GroundedQuestions.from_table(drawn.data.table, settings.questions, settings.seed)
     file = Path(settings.data)
     if file.suffix == ".parquet":

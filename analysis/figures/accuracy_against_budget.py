@@ -1,4 +1,4 @@
-"""Accuracy against the budget, overall and for each question type, every method with its interval."""
+"""Accuracy against the budget: all questions, those with several looks, each type; every method with its interval."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _LEGEND_COLUMNS = 7
 
 
 def draw(results: Path) -> Figure:
-    """One panel for all questions and one for each type; the full model is a band across each.
+    """A panel for all questions, for those with several looks and for each type; the full model is a band across each.
 
     Points are set apart sideways by at most 4 % of their budget, so that intervals do not hide one another.
 
@@ -23,7 +23,7 @@ def draw(results: Path) -> Figure:
         results: folder with accuracy.csv.
     """
     accuracy = style.one_model(pd.read_csv(results / "accuracy.csv"))
-    types = ["all", *sorted(set(accuracy["type"]) - {"all"})]
+    types = style.ordered_kinds(accuracy["type"])
     methods = style.ordered(accuracy["method"])
     rows = -(-len(types) // _PANELS_A_ROW)
     columns = min(_PANELS_A_ROW, len(types))
@@ -33,7 +33,7 @@ def draw(results: Path) -> Figure:
 
     for axes, kind in zip(grid, types, strict=False):
         draw_panel(axes, accuracy[accuracy["type"] == kind], "percent")
-        axes.set_title("All questions" if kind == "all" else kind.replace("_", " ").capitalize())
+        axes.set_title(style.GROUPS.get(kind, kind.replace("_", " ").capitalize()))
     for below, axes in enumerate(grid[len(types) :], start=len(types)):
         axes.set_visible(False)
         grid[below - columns].tick_params(labelbottom=True)

@@ -90,6 +90,9 @@ _FALLBACK_COLOURS = ("#1b7837", "#762a83", "#b35806", "#2166ac", "#8c510a", "#01
 _FALLBACK_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
 _REFERENCES_FIRST = ("full", "oracle", "oracle_inside", "random", "random_inside", "grid", "pool", "downsample")
 
+# Question types in the tables that stand for several or all types.
+GROUPS = {"all": "All questions", "several_looks": "Several looks"}
+
 # Attention scores, wherever they appear.
 SCORES = {
     "cls": Look("[CLS], vision tower", "#0072b2", "o"),
@@ -112,6 +115,12 @@ def ordered(methods: Iterable[str]) -> list[str]:
     """Methods without repetition: the references first, then the others by label."""
     first = {name: rank for rank, name in enumerate(_REFERENCES_FIRST)}
     return sorted(set(methods), key=lambda name: (first.get(name, len(first)), look(name).label.lower(), name))
+
+
+def ordered_kinds(kinds: Iterable[str]) -> list[str]:
+    """Question types without repetition: the groups first, then the others by name."""
+    found = set(kinds)
+    return [kind for kind in GROUPS if kind in found] + sorted(found - GROUPS.keys())
 
 
 @contextmanager

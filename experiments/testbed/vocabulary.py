@@ -47,6 +47,11 @@ OTHER_WORDS = (
     "large",
     "small",
     "tiny",
+    "where",
+    "top",
+    "middle",
+    "bottom",
+    "center",
 )
 GRAMMAR = (*QUESTION_WORDS, *PLACE_WORDS, *OTHER_WORDS, "?", ".", ",")
 WORDS = (*SPECIAL, *COLOURS, *SHAPES, *PLURALS.values(), DOT, *CHARACTERS, *GRAMMAR, BACKGROUND)

@@ -7,11 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning import checks
-from pruning.budget import Sizes
+from pruning.choosing import checks
+from pruning.choosing.base import Role
+from pruning.choosing.selection import rank, stable_top_k
+from pruning.engine.seen import Observed
 from pruning.methods.random import Random, random_scores
-from pruning.observed import Observed
-from pruning.selection import rank, stable_top_k
+from pruning.models.sizes import Sizes
 
 Box = Sequence[float]
 
@@ -31,6 +32,9 @@ class Oracle(Random):
     """
 
     name: ClassVar[str] = "oracle"
+    label: ClassVar[str] = "Oracle"
+    role: ClassVar[Role] = "oracle"
+    told: ClassVar[tuple[str, ...]] = ("boxes",)
 
     boxes: Sequence[Sequence[Box]] = field(default=())
 

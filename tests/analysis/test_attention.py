@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from analysis.attention import AttentionSums, column_statistics, prefill_statistics, quartile_shares, selected
-from pruning.observe import Projections
+from pruning.models.projections import Projections
 from tests.tiny_models import FAMILIES, IMAGE, tiny_llava, tiny_llava_next
 
 DECODER_KINDS = ("image", "text", "full", "last", "equi_last")

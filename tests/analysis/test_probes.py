@@ -8,7 +8,7 @@ import torch
 from analysis.attention import prefill_statistics
 from analysis.probes import KeepByLastQuery, KeepQuartile, Withdraw
 from analysis.random_masks import RandomMasks
-from pruning.selection import stable_top_k
+from pruning.choosing.selection import stable_top_k
 from tests.tiny_models import FAMILIES, tiny_llava
 
 

@@ -13,6 +13,7 @@ import pruning
 from experiments import clip, evaluate
 from experiments.parameters import load_parameters
 from experiments.presets import ModelError
+from pruning.methods.cdpruner import segments
 from tests.experiments import workspace
 from tests.tiny_models import CLIP
 from tests.tiny_processors import WORDS
@@ -40,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_questions_are_cut_into_segments_with_their_own_start_and_end(folder: Path) -> None:
     model = clip.loaded({"clip": "clip"}, torch.device("cpu"))["clip"]
-    short, long = clip.segments(model, ["is the circle red", "what colour is the circle and is the other red ?"])
+    short, long = segments(model, ["is the circle red", "what colour is the circle and is the other red ?"])
     start, end = len(WORDS) + 1, len(WORDS) + 2
     assert short.tolist() == [[start, *(WORDS.index(word) for word in ("is", "the", "circle", "red")), end]]
     assert long.shape == (2, ROOM) and set(long[:, 0].tolist()) == {start}

@@ -37,7 +37,7 @@ def problems(path: Path) -> str:
 def test_committed_parameters_are_valid_and_complete():
     parameters = load_parameters(COMMITTED)
     assert parameters.model == "scenes-llava"
-    assert parameters.evaluate.budgets == [1.0, 0.75, 0.5, 0.333, 0.222, 0.111, 0.056]
+    assert parameters.evaluate.budgets == [1.0, 0.5, 0.333, 0.222, 0.111, 0.056]
     assert {"full", "random", "grid", "oracle", "vispruner", "sequential_prune", "fastv"} <= set(
         parameters.evaluate.methods
     )

@@ -37,7 +37,6 @@ NAMES_ONLY = {
 # Modules that a stage imports for a path or a column's name alone.
 CONSTANTS = {
     "attention_statistics": "experiments/capture_attention.py",
-    "pareto": "experiments/accuracy.py",
     "score_kept": "experiments/capture_attention.py",
     "tables": "experiments/accuracy.py",
 }
@@ -224,7 +223,7 @@ def test_a_method_s_parameter_concerns_its_own_evaluation_only(clean: Repository
     [
         ("pruning/methods/full.py", {"evaluate@full"}),
         ("pruning/methods/dart.py", set()),
-        ("pruning/engine.py", {"evaluate@full", "evaluate@random", "evaluate@fastv"}),
+        ("pruning/engine/engine.py", {"evaluate@full", "evaluate@random", "evaluate@fastv"}),
         ("analysis/figures/accuracy_against_budget.py", set()),
         ("analysis/significance.py", set()),
         ("experiments/tables.py", set()),

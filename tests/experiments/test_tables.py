@@ -71,6 +71,16 @@ def test_the_best_method_is_bold_wherever_it_is_shared_and_bounds_never_are() ->
     assert inside.loc["fastv", "50.0%"].best, "an oracle inside the decoder is no rival either"
 
 
+def test_without_questions_of_several_looks_their_table_has_no_row_and_says_so(tmp_path: Path) -> None:
+    table = tables.accuracy_table(accuracy(METHODS), "several_looks")
+    caption = tables.accuracy_caption(accuracy(METHODS), 0.9, "several_looks")
+    table_formats.write(tmp_path / "accuracy_several_looks", table, caption)
+    assert (tmp_path / "accuracy_several_looks.csv").read_text() == "method\n"
+    shown = (tmp_path / "accuracy_several_looks.md").read_text()
+    assert "scenes has no questions that take several looks." in shown and "random" not in shown
+    assert r"\bottomrule" in (tmp_path / "accuracy_several_looks.tex").read_text()
+
+
 @pytest.mark.parametrize("rows", [3, 100])
 def test_a_table_too_long_for_a_page_may_break(rows: int) -> None:
     table = pd.DataFrame({"name": [f"a_{row} & 5%" for row in range(rows)], "x_1": [Measured(1, 0, 2)] * rows})

@@ -6,27 +6,24 @@ present, in the prefill and in every decoding step, since the model goes on pass
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_causal_mask
 
-from pruning import guards
-from pruning.encoded import EncodedImages
-from pruning.families import family_of
-from pruning.observed import Prompt
-from pruning.placement import arrange_images, choose_by_image, prompt_tokens
-from pruning.record import Record
-from pruning.stages import Stages
-from pruning.state import BEFORE, Call, Pass
-from pruning.tokens import Choice, Tokens, take_tokens
-from pruning.vision import Vision
-
-if TYPE_CHECKING:
-    from pruning.base import BeforeLLM, InsideLLM
-
+from pruning.engine import guards
+from pruning.engine.before import arrange_images, choose_by_image, prompt_tokens
+from pruning.engine.contract import Before, Inside
+from pruning.engine.encoded import EncodedImages
+from pruning.engine.inside import Stages
+from pruning.engine.record import Record
+from pruning.engine.seen import Prompt
+from pruning.engine.state import BEFORE, Call, Pass
+from pruning.engine.tokens import Choice, Tokens, take_tokens
+from pruning.models.families import family_of
+from pruning.models.vision import Vision
 
 Rotary = tuple[Tensor, Tensor]
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
@@ -45,8 +42,8 @@ class Engine:
     def __init__(
         self,
         model: PreTrainedModel,
-        before: "BeforeLLM | None",
-        inside: "InsideLLM | None",
+        before: Before | None,
+        inside: Inside | None,
         images: EncodedImages | None = None,
     ) -> None:
         self.family = family_of(model)
@@ -185,7 +182,7 @@ class Engine:
         return kwargs | changed
 
     def _prune_before(
-        self, before: "BeforeLLM", call: Call, prompt: Prompt, copies: int, chosen: dict[int, Choice]
+        self, before: Before, call: Call, prompt: Prompt, copies: int, chosen: dict[int, Choice]
     ) -> Prompt:
         """What is left of the prompt."""
         with self.record.choosing(prompt.embeddings_BLD.device), torch.no_grad():

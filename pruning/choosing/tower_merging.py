@@ -7,8 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from pruning.merging import Clusters
-from pruning.vision import NOT_RUN
+from pruning.choosing.merging import Clusters
+from pruning.models.vision import NOT_RUN
 
 
 class TowerMerging:

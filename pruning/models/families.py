@@ -10,9 +10,9 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-from pruning.qwen_tower import MergedVision
-from pruning.towers import CropVision, PatchVision
-from pruning.vision import Vision
+from pruning.models.clip_tower import CropVision, PatchVision
+from pruning.models.qwen_tower import MergedVision
+from pruning.models.vision import Vision
 
 
 class Family:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.observe import Projections, Watch, received_attention
-from pruning.vision import NOT_RUN, Image, Vision, pixel_keys, raster_cells
+from pruning.models.projections import Projections, Watch, received_attention
+from pruning.models.vision import NOT_RUN, Image, Vision, pixel_keys, raster_cells
 
 NEWLINE = -1.0
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from pruning.tokens import Choice, Made, Tokens
+from pruning.engine.tokens import Choice, Made, Tokens
 
 
 class Record:

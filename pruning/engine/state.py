@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruning.observe import Watch
-from pruning.observed import Prompt
-from pruning.tokens import Choice, Tokens
-from pruning.vision import Vision
+from pruning.engine.seen import Prompt
+from pruning.engine.tokens import Choice, Tokens
+from pruning.models.projections import Watch
+from pruning.models.vision import Vision
 
 # Where `Pass.chosen` has the choice made before the language model.
 BEFORE = -1

@@ -7,10 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pruning.families import Family
-from pruning.observe import Projections, rows_ahead
-from pruning.tokens import Tokens, upload
-from pruning.vision import Vision
+from pruning.engine.tokens import Tokens, upload
+from pruning.models.families import Family
+from pruning.models.projections import Projections, rows_ahead
+from pruning.models.vision import Vision
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,20 @@ A method may put a token of its own behind the prompt, to look at it from there.
 gone before anything leaves.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pruning import guards
-from pruning.families import Family
-from pruning.observe import Watch
-from pruning.observed import ObservedLayer, Prompt
-from pruning.record import Record
-from pruning.state import Call, Pass
-from pruning.tokens import Choice, take_tokens
-from pruning.vision import Vision
-
-if TYPE_CHECKING:
-    from pruning.base import InsideLLM
+from pruning.engine import guards
+from pruning.engine.contract import Inside
+from pruning.engine.record import Record
+from pruning.engine.seen import ObservedLayer, Prompt
+from pruning.engine.state import Call, Pass
+from pruning.engine.tokens import Choice, take_tokens
+from pruning.models.families import Family
+from pruning.models.projections import Watch
+from pruning.models.vision import Vision
 
 
 class Stages:
@@ -32,7 +30,7 @@ class Stages:
         record: learns what leaves.
     """
 
-    def __init__(self, inside: "InsideLLM", family: Family, vision: Vision, record: Record) -> None:
+    def __init__(self, inside: Inside, family: Family, vision: Vision, record: Record) -> None:
         self.inside, self.family, self.vision, self.record = inside, family, vision, record
         with torch.no_grad():
             self.deep_prompt_LD = inside.deep_prompt(family)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pruning.base import Merged
-from pruning.observed import Observed
-from pruning.selection import rank
-from pruning.tokens import upload
+from pruning.choosing.selection import rank
+from pruning.engine.contract import Merged
+from pruning.engine.seen import Observed
+from pruning.engine.tokens import upload
 
 
 def in_prompt(

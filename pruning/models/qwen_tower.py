@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_window_index
 
-from pruning.observe import received_attention
-from pruning.vision import NOT_RUN, Image, Vision, pixel_keys, raster_cells
+from pruning.models.projections import received_attention
+from pruning.models.vision import NOT_RUN, Image, Vision, pixel_keys, raster_cells
 
 
 class TowerRun:

@@ -2,19 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from pruning.families import Family
-from pruning.observed import Observed, Prompt
-from pruning.state import Call
-from pruning.tokens import Choice, Made, Tokens, upload
-from pruning.vision import Vision
-
-if TYPE_CHECKING:
-    from pruning.base import BeforeLLM
+from pruning.engine.contract import Before
+from pruning.engine.seen import Observed, Prompt
+from pruning.engine.state import Call
+from pruning.engine.tokens import Choice, Made, Tokens, upload
+from pruning.models.families import Family
+from pruning.models.vision import Vision
 
 
 def prompt_tokens(call: Call, family: Family, embeddings_BLD: Tensor, kwargs: dict[str, Any]) -> Tokens:
@@ -93,7 +91,7 @@ def place_images(lengths: Sequence[int], visual: Sequence[int]) -> list[tuple[in
     return places
 
 
-def choose_by_image(method: "BeforeLLM", family: Family, vision: Vision, prompt: Prompt, copies: int) -> Choice:
+def choose_by_image(method: Before, family: Family, vision: Vision, prompt: Prompt, copies: int) -> Choice:
     """The choice of a method that acts before the language model, for every row of the batch.
 
     Beams of a sample are copies of one row: the choice is made once for each sample and copied.

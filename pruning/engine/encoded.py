@@ -8,8 +8,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from pruning.families import family_of
-from pruning.vision import Vision
+from pruning.models.families import family_of
+from pruning.models.vision import Vision
 
 
 class EncodedImages:

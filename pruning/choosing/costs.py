@@ -1,6 +1,6 @@
 """FLOPs of what several methods compute while they choose."""
 
-from pruning.budget import Sizes
+from pruning.models.sizes import Sizes
 
 
 def attention(sizes: Sizes) -> int:

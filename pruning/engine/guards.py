@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from transformers import DynamicCache
 
-from pruning.state import Call
+from pruning.engine.state import Call
 
 
 def refuse_second_method(model: nn.Module, engine_class: type) -> None:

@@ -4,28 +4,29 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pruning import checks
-from pruning.encoded import EncodedImages
-from pruning.engine import Engine
-from pruning.families import Family
-from pruning.observed import Observed, ObservedLayer
-from pruning.record import Record
-from pruning.selection import rank
-from pruning.tokens import Choice, upload
-
-if TYPE_CHECKING:
-    from pruning.budget import Sizes
+from pruning.choosing import checks
+from pruning.choosing.selection import rank
+from pruning.engine.contract import Merged
+from pruning.engine.encoded import EncodedImages
+from pruning.engine.engine import Engine
+from pruning.engine.record import Record
+from pruning.engine.seen import Observed, ObservedLayer
+from pruning.engine.tokens import Choice, upload
+from pruning.models.families import Family
+from pruning.models.sizes import Sizes
 
 Positions = Literal["original", "repacked"]
+# Where a method prunes; or why it is no competitor: a reference looks at nothing, an oracle at the answer's evidence.
+Role = Literal["reference", "before", "inside", "both", "oracle"]
 
 
 @dataclass
@@ -34,14 +35,20 @@ class Method(ABC):
 
     Class attributes:
         name: the name in the registry.
+        label: what tables and figures for readers call it; its name where empty.
+        role: see `Role`.
         budget_parameter: the parameter that `pruning.budget.solve` turns; None where there is none.
         changes_tower: whether it works inside the vision tower, or sees more of it than images encoded beforehand keep,
             so that every run of it has to encode them.
+        told: fields that are told about each question of a batch what `for_questions` finds under that name.
     """
 
     name: ClassVar[str]
+    label: ClassVar[str] = ""
+    role: ClassVar[Role]
     budget_parameter: ClassVar[str | None] = None
     changes_tower: ClassVar[bool] = False
+    told: ClassVar[tuple[str, ...]] = ()
 
     @contextmanager
     def __call__(self, model: PreTrainedModel, images: EncodedImages | None = None) -> Iterator[Record]:
@@ -68,8 +75,30 @@ class Method(ABC):
             engine.remove()
 
     @abstractmethod
-    def parts(self) -> "tuple[BeforeLLM | None, InsideLLM | None]":
+    def parts(self) -> "tuple[PerImage | None, InsideLLM | None]":
         """What prunes before the language model and what prunes inside it."""
+
+    @property
+    def made_of(self) -> "Sequence[Method]":
+        """The methods that this one puts together."""
+        return ()
+
+    @property
+    def uses_cache(self) -> bool:
+        """Whether decoding goes on from the KV cache of the pruned prompt."""
+        return True
+
+    def for_questions(self, questions: Sequence[Mapping[str, Any]]) -> Self:
+        """The method for one batch, told what it has to know about each of its questions."""
+        own: dict[str, Any] = {name: [question[name] for question in questions] for name in self.told}
+        return replace(self, **own) if own else self
+
+    def written(self) -> dict[str, Any]:
+        """The parameters as params.yaml would have them, without what belongs to single questions."""
+        parameters = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in self.told}
+        if parameters.get("positions") is None:  # as the authors' code does it
+            parameters.pop("positions", None)
+        return parameters
 
     @abstractmethod
     def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
@@ -80,33 +109,45 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def choosing_flops(self, sizes: "Sizes") -> int:
+    def choosing_flops(self, sizes: Sizes) -> int:
         """FLOPs (one multiply-add = 2) that choosing adds to a prefill; sorting and elementwise work do not count."""
 
 
-@dataclass(frozen=True)
-class Merged:
-    """New visual tokens for B images, for methods that merge. T tokens take the place of each image's N.
+@dataclass
+class PerImage(Method):
+    """A method that chooses before the language model runs, for every image on its own."""
 
-    Attributes:
-        tokens_BTD: embeddings in the width of the language model, in the order in which they enter it.
-        slots_BT: int64, ascending, places among the N whose positions they take.
-        numbers_BT: int64, the visual token each one stands for in the record, or -1 for one made of several.
-        members_BTN: bool, the visual tokens that each one is made of.
-        counts: tokens of each image where these differ, else None. An image with fewer than T repeats some of its
-            tokens, slots and numbers.
-    """
+    role: ClassVar[Role] = "before"
 
-    tokens_BTD: Tensor
-    slots_BT: Tensor
-    numbers_BT: Tensor
-    members_BTN: Tensor
-    counts: Sequence[int] | None = None
+    def repacks(self, family: Family) -> bool:
+        """Whether what stays is numbered anew: not with mRoPE, where positions are places in the image."""
+        return not family.mrope
+
+    def parts(self) -> "tuple[PerImage | None, InsideLLM | None]":
+        return self, None
+
+    @abstractmethod
+    def count(self, num_visual: int) -> int | None:
+        """Tokens kept of an image of `num_visual`; None where the image decides.
+
+        Raises:
+            ValueError: the parameters ask for more than there are.
+        """
+
+    @abstractmethod
+    def select(self, seen: Observed) -> Tensor | Merged:
+        """The choice for B images of equal size: int64 `[B, count]` indices into the N visual tokens, ascending."""
+
+    def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
+        count = self.count(num_visual)
+        if count is None:
+            raise ValueError(f"{self.name} decides by the image how many tokens stay: there is no formula")
+        return [count] * num_layers
 
 
 @dataclass
-class BeforeLLM(Method):
-    """A method that chooses before the language model runs, for every image on its own.
+class BeforeLLM(PerImage):
+    """A method before the language model that drops or merges tokens.
 
     Parameters:
         positions: "original": what stays keeps its place in the unpruned prompt, and so does the text behind it.
@@ -131,27 +172,6 @@ class BeforeLLM(Method):
         if self.positions == "repacked":
             raise ValueError("models with mRoPE keep the original positions: leave out positions='repacked'")
         return False
-
-    def parts(self) -> "tuple[BeforeLLM | None, InsideLLM | None]":
-        return self, None
-
-    @abstractmethod
-    def count(self, num_visual: int) -> int | None:
-        """Tokens kept of an image of `num_visual`; None where the image decides.
-
-        Raises:
-            ValueError: the parameters ask for more than there are.
-        """
-
-    @abstractmethod
-    def select(self, seen: Observed) -> Tensor | Merged:
-        """The choice for B images of equal size: int64 `[B, count]` indices into the N visual tokens, ascending."""
-
-    def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
-        count = self.count(num_visual)
-        if count is None:
-            raise ValueError(f"{self.name} decides by the image how many tokens stay: there is no formula")
-        return [count] * num_layers
 
 
 @dataclass
@@ -185,6 +205,7 @@ class InsideLLM(Method):
             entire sequence and prunes it anew with the newest token as query; call `generate(use_cache=False)`.
     """
 
+    role: ClassVar[Role] = "inside"
     positions: ClassVar[Positions] = "original"
     # The method also drops its choice from the caches of the layers that have already run.
     prune_earlier_caches: ClassVar[bool] = False
@@ -194,8 +215,12 @@ class InsideLLM(Method):
     def __post_init__(self) -> None:
         checks.one_of("mode", self.mode, ("static", "repeat"))
 
-    def parts(self) -> "tuple[BeforeLLM | None, InsideLLM | None]":
+    def parts(self) -> "tuple[PerImage | None, InsideLLM | None]":
         return None, self
+
+    @property
+    def uses_cache(self) -> bool:
+        return self.mode == "static"
 
     def repacks(self, family: Family) -> bool:
         """Whether what stays is numbered anew."""
