@@ -79,7 +79,7 @@ train: setup
 
 figures: setup
 	@echo "== figures: all of them again, from results/"
-	$(BIN)/dvc repro --force --single-item figures
+	$(BIN)/dvc repro --force --single-item figures figures_of_two figures_of_three figures_of_four
 
 lab: setup
 	@echo "== lab: JupyterLab on notebooks/"

@@ -1,27 +1,24 @@
 """Accuracy of every method and budget with bootstrap intervals: `python -m experiments.accuracy`.
 
-Writes results/accuracy.csv (one row per method, budget and group of questions, see experiments/benchmarks/groups.py),
+Writes results/accuracy.csv (one row per method, budget and group of questions, see experiments/recorded/by_type.py),
 results/accuracy_by_budget.csv (overall, what `dvc plots show` draws) and results/metrics.json.
 """
 
-import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from analysis.significance import accuracy_interval
-from experiments import predictions
-from experiments.benchmarks.groups import ALL, SEVERAL_LOOKS, groups
-from experiments.cells import write_text
-from experiments.parameters import Parameters, load_parameters
+from experiments import stage
+from experiments.parameters.load import Parameters
+from experiments.recorded import paths, predictions
+from experiments.recorded.by_type import ALL, SEVERAL_LOOKS, groups
+from experiments.recorded.cells import write_text
+from experiments.recorded.measured import measured
 
-RESULT = Path("results/accuracy.csv")
+RESULT = paths.ACCURACY
 BY_BUDGET = Path("results/accuracy_by_budget.csv")
 METRICS = Path("results/metrics.json")
-FLOPS = Path("results/flops.csv")
 
 
 def table(parameters: Parameters) -> pd.DataFrame:
@@ -30,7 +27,7 @@ def table(parameters: Parameters) -> pd.DataFrame:
     `flops` is a whole prefill, the mean over all questions of the cell. A budget that a method cannot reach has one row
     per group with `feasible` False, the method's `floor` (mean visual tokens) and nothing measured.
     """
-    flops = pd.read_csv(FLOPS).set_index(["method", "budget"])["total"]
+    flops = pd.read_csv(paths.FLOPS).set_index(["method", "budget"])["total"]
     columns = ["type", "parameters", "correct", "visual_tokens_per_layer"]
     cells = list(predictions.read(parameters.evaluate, columns))
     types = {kind for cell in cells for kind in cell.answers["type"].unique()}
@@ -49,23 +46,6 @@ def table(parameters: Parameters) -> pd.DataFrame:
         "model benchmark type method parameters budget feasible floor mean_visual_tokens visual_tokens_per_layer flops"
     )
     return pd.DataFrame(rows).reindex(columns=[*order.split(), "n", "accuracy", "ci_low", "ci_high"])
-
-
-def measured(answers: pd.DataFrame, parameters: Parameters) -> dict[str, Any]:
-    """Accuracy, its interval, and the visual tokens that were really there, as means over the questions."""
-    settings = parameters.accuracy
-    correct = answers["correct"].to_numpy(dtype=float)
-    low, high = accuracy_interval(
-        correct, confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed
-    )
-    per_layer = np.stack(answers["visual_tokens_per_layer"].to_list()).mean(0)
-    return {
-        "mean_visual_tokens": round(float(per_layer.mean()), 3),
-        "visual_tokens_per_layer": json.dumps([round(float(count), 2) for count in per_layer]).replace(".0", ""),
-        "accuracy": round(float(correct.mean()), 6),
-        "ci_low": round(low, 6),
-        "ci_high": round(high, 6),
-    }
 
 
 def shared_parameters(answers: pd.DataFrame) -> str:
@@ -90,18 +70,15 @@ def by_budget(accuracy: pd.DataFrame) -> pd.DataFrame:
     return overall[["method", "budget", "accuracy"]]
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        accuracy = table(load_parameters(try_methods=False))
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """The three files."""
+    accuracy = table(parameters)
     write_text(RESULT, accuracy.to_csv(index=False))
     write_text(BY_BUDGET, by_budget(accuracy).to_csv(index=False))
     write_text(METRICS, json.dumps(metrics(accuracy), indent=1) + "\n")
 
+
+main = stage.command(__doc__, write, try_methods=False)
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,6 @@ results/efficiency.csv, with device, dtype, threads and versions:
 - `kv_cache_mb`: keys and values of all layers at the end.
 """
 
-import argparse
 import json
 import time
 from contextlib import nullcontext
@@ -25,10 +24,11 @@ from tqdm import tqdm
 from transformers.generation import BaseStreamer
 
 import pruning
-from experiments import answers, benchmarks, clip, models
-from experiments.cells import write_text
-from experiments.latency import surroundings
-from experiments.parameters import Parameters, load_parameters
+from experiments import stage
+from experiments.asking import answers, benchmarks, clip, models
+from experiments.asking.surroundings import surroundings
+from experiments.parameters.load import Parameters
+from experiments.recorded.cells import write_text
 from pruning.choosing.base import Method
 
 RESULT = Path("results/efficiency.csv")
@@ -124,16 +124,12 @@ def medians(pairs: list[tuple[dict[str, float], ...]]) -> dict[str, float]:
     return row
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        result = table(load_parameters())
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
-    write_text(RESULT, result.to_csv(index=False, float_format="%.5g"))
+def write(parameters: Parameters) -> None:
+    """The table."""
+    write_text(RESULT, table(parameters).to_csv(index=False, float_format="%.5g"))
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

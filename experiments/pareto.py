@@ -7,19 +7,18 @@ measured accuracies, not of their intervals. The oracles look at the evidence an
 measured at fewer budgets than accuracy; the others stay empty.
 """
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.pareto import on_front
-from experiments.benchmarks.groups import ALL, SEVERAL_LOOKS
-from experiments.cells import write_text
+from experiments import stage
+from experiments.parameters.load import Parameters
+from experiments.recorded import paths
+from experiments.recorded.by_type import ALL, SEVERAL_LOOKS
+from experiments.recorded.cells import write_text
 from pruning import registry
 
-ACCURACY = Path("results/accuracy.csv")
-FLOPS = Path("results/flops.csv")
-LATENCY = Path("results/latency.csv")
 RESULT = Path("results/pareto.csv")
 CELL = ["model", "benchmark", "method", "budget"]
 COSTS = ("flops_ratio", "latency_ratio")
@@ -43,15 +42,13 @@ def table(accuracy: pd.DataFrame, flops: pd.DataFrame, latency: pd.DataFrame) ->
     return joined
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    for path in (ACCURACY, FLOPS, LATENCY):
-        if not path.exists():
-            parser.exit(1, f"error: {path} is missing; `dvc repro {path.stem}` writes it\n")
-    write_text(RESULT, table(*(pd.read_csv(path) for path in (ACCURACY, FLOPS, LATENCY))).to_csv(index=False))
+def write(parameters: Parameters) -> None:
+    """The table."""
+    files = [paths.needed(path, path.stem) for path in (paths.ACCURACY, paths.FLOPS, paths.LATENCY)]
+    write_text(RESULT, table(*(pd.read_csv(path) for path in files)).to_csv(index=False))
 
+
+main = stage.command(__doc__, write, try_methods=False)
 
 if __name__ == "__main__":
     main()

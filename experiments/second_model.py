@@ -1,7 +1,7 @@
 """A short grid on a second model, at several image sizes: `python -m experiments.second_model`.
 
 Reads the section `second_model` of params.yaml, and the confidence of `accuracy`. Beside the methods stands, where
-`downsample` is true, the unpruned model on images of so few pixels (experiments/downsample.py). Writes
+`downsample` is true, the unpruned model on images of so few pixels (experiments/asking/downsample.py). Writes
 
 - results/second_model.csv: one row for each image size, method, budget and group of questions, accuracy
   with its interval, measured visual tokens, FLOPs of the prefill as a share of the unpruned model's on the image as it
@@ -10,7 +10,6 @@ Reads the section `second_model` of params.yaml, and the confidence of `accuracy
   downsampling to that budget answers wrong (`difficult`) and on those that it answers right (`easy`).
 """
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,14 +21,15 @@ from datasets import Dataset
 from PIL.Image import Resampling
 from tqdm import tqdm
 
-from experiments import answers, benchmarks, downsample, models
-from experiments.accuracy import measured
-from experiments.benchmarks.groups import ALL, groups
-from experiments.cells import write_text
-from experiments.flops import flops_of
-from experiments.parameter_sections import SecondModel
-from experiments.parameters import Parameters, load_parameters
-from experiments.predictions import budgets_of
+from experiments import stage
+from experiments.asking import answers, benchmarks, downsample, models
+from experiments.parameters.load import Parameters
+from experiments.parameters.sections import SecondModel
+from experiments.recorded.by_type import ALL, groups
+from experiments.recorded.cells import write_text
+from experiments.recorded.flops import flops_of
+from experiments.recorded.measured import measured
+from experiments.recorded.predictions import budgets_of
 from pruning.methods.full import Full
 
 RESULT = Path("results/second_model.csv")
@@ -136,20 +136,16 @@ def _flops(config: Any, row: dict[str, Any]) -> dict[str, float]:
     return flops_of(config, row["method"], *parts)
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        parameters = load_parameters()
-        by_size = answer_all_sizes(parameters.second_model)
-        rows = [row for cells in by_size.values() for cell in cells for row in rows_of(*cell, parameters)]
-        difficult = pd.DataFrame(by_difficulty(by_size[max(by_size)], parameters), columns=DIFFICULT_COLUMNS)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """Both tables."""
+    by_size = answer_all_sizes(parameters.second_model)
+    rows = [row for cells in by_size.values() for cell in cells for row in rows_of(*cell, parameters)]
+    difficult = pd.DataFrame(by_difficulty(by_size[max(by_size)], parameters), columns=DIFFICULT_COLUMNS)
     write_text(RESULT, pd.DataFrame(rows).to_csv(index=False))
     write_text(DIFFICULT, difficult.to_csv(index=False))
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

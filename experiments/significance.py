@@ -6,7 +6,6 @@ The unpruned model takes part at every budget. Writes results/significance.csv, 
 and pair, and results/tables/significance.md, one table per group and budget.
 """
 
-import argparse
 import itertools
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.significance import holm, mcnemar
-from experiments import predictions
-from experiments.benchmarks.groups import ALL, SEVERAL_LOOKS, groups
-from experiments.cells import write_text
-from experiments.parameters import Parameters, load_parameters
+from experiments import stage
+from experiments.parameters.load import Parameters
+from experiments.recorded import predictions
+from experiments.recorded.by_type import ALL, SEVERAL_LOOKS, groups
+from experiments.recorded.cells import write_text
 
 RESULT = Path("results/significance.csv")
 TABLE = Path("results/tables/significance.md")
@@ -113,18 +113,14 @@ def markdown(pairs: pd.DataFrame, alpha: float) -> str:
     return "\n".join([*parts, caption, ""])
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        parameters = load_parameters(try_methods=False)
-        pairs = table(parameters)
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """Both tables."""
+    pairs = table(parameters)
     write_text(RESULT, pairs.to_csv(index=False, float_format="%.6g"))
     write_text(TABLE, markdown(pairs, parameters.significance.alpha))
 
+
+main = stage.command(__doc__, write, try_methods=False)
 
 if __name__ == "__main__":
     main()

@@ -10,18 +10,18 @@ Writes to results/tables/, each as .csv, .md and .tex:
 and published.md and published.tex: what papers print, from data/published/.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments import budget_table, published, table_formats
-from experiments.accuracy import RESULT
-from experiments.benchmarks.groups import ALL, SEVERAL_LOOKS
-from experiments.cells import write_text
-from experiments.parameters import Parameters, load_parameters
-from experiments.table_formats import Measured
+from experiments import stage
+from experiments.parameters.load import Parameters
+from experiments.recorded import paths
+from experiments.recorded.by_type import ALL, SEVERAL_LOOKS
+from experiments.recorded.cells import write_text
+from experiments.reports import budget, formats, published
+from experiments.reports.formats import Measured
 from pruning import registry
 
 TABLES = Path("results/tables")
@@ -70,29 +70,24 @@ def write_all(parameters: Parameters, accuracy: pd.DataFrame, folder: Path = TAB
     Raises:
         FileNotFoundError, ValueError: predictions or published values are missing or not as expected.
     """
-    numbers = budget_table.numbers(parameters.evaluate)
+    numbers = budget.numbers(parameters.evaluate)
     blocks = {"published.md": published.markdown(), "published.tex": published.latex()}
     for name, group in (("accuracy", ALL), (f"accuracy_{SEVERAL_LOOKS}", SEVERAL_LOOKS)):
         caption = accuracy_caption(accuracy, parameters.accuracy.confidence, group)
-        table_formats.write(folder / name, accuracy_table(accuracy, group), caption)
-    table_formats.write(folder / "budget", budget_table.shown(numbers), budget_table.caption(numbers), numbers=numbers)
+        formats.write(folder / name, accuracy_table(accuracy, group), caption)
+    formats.write(folder / "budget", budget.shown(numbers), budget.caption(numbers), numbers=numbers)
     caption = published.beside_ours_caption(accuracy)
-    table_formats.write(folder / "relative_accuracy", published.beside_ours(accuracy), caption)
+    formats.write(folder / "relative_accuracy", published.beside_ours(accuracy), caption)
     for name, text in blocks.items():
         write_text(folder / name, text)
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    if not RESULT.exists():
-        parser.exit(1, f"error: {RESULT} is missing; `dvc repro accuracy` writes it\n")
-    try:
-        write_all(load_parameters(try_methods=False), pd.read_csv(RESULT))
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """Every table."""
+    write_all(parameters, pd.read_csv(paths.needed(paths.ACCURACY, "accuracy")))
 
+
+main = stage.command(__doc__, write, try_methods=False)
 
 if __name__ == "__main__":
     main()

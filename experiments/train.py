@@ -4,46 +4,23 @@ Four phases (see experiments/testbed/phases.py), each resumable from its checkpo
 Writes data/models/scenes-llava and results/training.csv.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import AttentionInterface, LlavaForConditionalGeneration, PreTrainedModel, ProcessorMixin
+from transformers import AttentionInterface, LlavaForConditionalGeneration
 
-from experiments.parameters import load_parameters
+from experiments import stage
+from experiments.parameters.load import Parameters
 from experiments.testbed.architecture import GROWTH, build_model, grow
 from experiments.testbed.loop import Schedule, run_phase
 from experiments.testbed.packing import packed_attention
 from experiments.testbed.phases import ALL_LOOKS, ONE_LOOK, Joint, Phase, Vision, Words
+from experiments.testbed.saving import LLAVA, PACKED, save_model, write_log
 from experiments.testbed.vocabulary import build_processor
 
-MODEL = Path("data/models/scenes-llava")
 LOG = Path("results/training.csv")
 CHECKPOINTS = Path("data/checkpoints")
-PACKED = "packed_questions"
-
-
-def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
-    """Write model and processor as `from_pretrained` reads them; the folder is replaced only when complete.
-
-    The weights are float32 numbers that bfloat16 holds: what git stores of them is half as large.
-    """
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.set_attn_implementation("sdpa")
-    model.to("cpu", torch.bfloat16).float().save_pretrained(part)
-    processor.save_pretrained(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
-
-
-def write_log(log: pd.DataFrame, path: Path) -> None:
-    """Write as CSV, under a temporary name first."""
-    path.parent.mkdir(exist_ok=True)
-    log.to_csv(path.with_suffix(".part"), index=False)
-    os.replace(path.with_suffix(".part"), path)
 
 
 def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForConditionalGeneration, pd.DataFrame]:
@@ -70,12 +47,15 @@ def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForCondi
     return model, pd.concat(logs, ignore_index=True)
 
 
-def main() -> None:
-    parameters = load_parameters().train
-    model, log = train(parameters.seed, parameters.steps, CHECKPOINTS)
-    save_model(model, build_processor(), MODEL)
+def write(parameters: Parameters) -> None:
+    """The model and its log."""
+    asked = parameters.train
+    model, log = train(asked.seed, asked.steps, CHECKPOINTS)
+    save_model(model, build_processor(), LLAVA)
     write_log(log, LOG)
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = {"pruning": ("models", "engine", "choosing", "glimpse", "methods", "registry", "budget", "presets")}
+FLOORS = {
+    "pruning": ("models", "engine", "choosing", "glimpse", "methods", "registry", "budget", "presets"),
+    "experiments": (
+        "named", "parameters", "recorded", "asking", "probing", "reports", "speed", "testbed", "conformance", "stage",
+    ),
+    "analysis": ("attention", "figures"),
+}  # fmt: skip
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -41,12 +47,32 @@ def graph(*packages: str) -> dict[str, set[str]]:
     return {name: imported(file, set(files)) - {name} for name, file in files.items()}
 
 
+def floor_of(name: str) -> int:
+    """The floor of a module, the ground being 0; the stages of the pipeline and the statistics have no room."""
+    package, room = name.split(".")[:2]
+    floors = FLOORS[package]
+    return floors.index(room) if room in floors else {"experiments": len(floors), "analysis": 0}[package]
+
+
 @pytest.mark.parametrize("package", FLOORS)
 def test_nobody_imports_upwards(package: str) -> None:
-    floors = FLOORS[package]
     for name, others in graph(package).items():
         for other in others if "." in name else ():
-            assert floors.index(other.split(".")[1]) <= floors.index(name.split(".")[1]), f"{name} imports {other}"
+            if other != package:
+                assert floor_of(other) <= floor_of(name), f"{name} imports {other}"
+
+
+def test_nobody_imports_a_stage() -> None:
+    stages = {name for name in modules("experiments") if name.count(".") == 1} - {"experiments.stage"}
+    stages = {name for name in stages if name.split(".")[1] not in FLOORS["experiments"]}
+    for name, others in graph("experiments").items():
+        assert not others & stages, f"{name} imports the stage {others & stages}"
+
+
+def test_figures_import_what_they_share_only() -> None:
+    for name, others in graph("analysis").items():
+        if name.startswith("analysis.figures.") and ".shared" not in name:
+            assert all(".shared" in other for other in others), name
 
 
 def test_no_module_imports_itself_through_others() -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("reading_depth.csv",)
 _GROUPS = {"all": "#000000", "several_looks": "#d55e00"}

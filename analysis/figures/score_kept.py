@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("score_kept.csv",)
 PUBLISHED = Path("data/published/selection_score.csv")

@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("significance.csv",)
 _PANELS_A_ROW = 3

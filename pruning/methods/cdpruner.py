@@ -38,7 +38,7 @@ class CDPruner(KeepPerImage):
     Parameters:
         keep: tokens kept of every image.
         clip: the CLIP model whose vision tower the model has, on the same device; its text tower and projections run.
-            Its name or folder will do where nothing is chosen yet: `experiments.clip.loaded` loads it.
+            Its name or folder will do where nothing is chosen yet: `experiments.asking.clip.loaded` loads it.
         questions: with `clip`, for every sample of the batch the ids of its question for CLIP's text tower, int64
             `[M, L]`: M segments of at most 77 tokens, each with its start and end token. `segments` makes them.
     """
@@ -140,7 +140,7 @@ def segments(clip: CLIPModel, questions: Sequence[str]) -> list[Tensor]:
     Longer questions than one segment are cut; every segment has its own start and end token. The last one is filled up
     with end tokens, as CLIP pads: its causal text tower reads a segment at the first of them.
     """
-    tokenizer = tokenizer_of(clip.config.name_or_path)
+    tokenizer = _tokenizer(clip.config.name_or_path)
     room = clip.config.text_config.max_position_embeddings - 2
     found = []
     for question in questions:
@@ -153,6 +153,5 @@ def segments(clip: CLIPModel, questions: Sequence[str]) -> list[Tensor]:
 
 
 @lru_cache(maxsize=1)
-def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of the CLIP model of that name or in that folder."""
+def _tokenizer(name: str) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(name)

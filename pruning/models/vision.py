@@ -166,3 +166,13 @@ def pixel_keys(pixels: Tensor | None) -> Tensor:
         raise RuntimeError(NOT_RUN)
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[pixels.element_size()]
     return pixels.contiguous().view(whole).long().flatten(1).sum(dim=1)
+
+
+def touched(cells_N4: Tensor, boxes_J4: Tensor) -> Tensor:
+    """Which tokens each box touches by more than an edge, bool `[J, N]`; both as x0, y0, x1, y1.
+
+    Tokens whose cell is NaN (newlines) are touched by none.
+    """
+    low_JN2 = torch.maximum(cells_N4[:, :2], boxes_J4[:, None, :2])
+    high_JN2 = torch.minimum(cells_N4[:, 2:], boxes_J4[:, None, 2:])
+    return (low_JN2 < high_JN2).all(dim=-1)

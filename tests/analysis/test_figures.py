@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.figures import style
+from analysis.figures.shared import style
 from experiments import figures
 from tests.analysis.figure_inputs import (
     CAPS,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures.shared import style
 from tests.analysis.figure_inputs import TYPES, write_all
 
 

@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import accuracy, evaluate, flops, models
-from experiments.parameters import Parameters, load_parameters
+from experiments import accuracy, evaluate, flops
+from experiments.asking import models
+from experiments.parameters.load import Parameters, load_parameters
 from pruning.models import flops as formulas
 from tests.experiments import workspace
 

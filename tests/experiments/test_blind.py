@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import benchmarks
+from experiments.asking import benchmarks
 from experiments.blind import chance
 
 

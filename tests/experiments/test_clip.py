@@ -10,9 +10,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 import pruning
-from experiments import clip, evaluate
-from experiments.parameters import load_parameters
-from experiments.presets import ModelError
+from experiments import evaluate
+from experiments.asking import clip
+from experiments.named.presets import ModelError
+from experiments.parameters.load import load_parameters
 from pruning.methods.cdpruner import segments
 from tests.experiments import workspace
 from tests.tiny_models import CLIP

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import evidence_recall
-from experiments.parameters import Parameters, load_parameters
+from experiments.parameters.load import Parameters, load_parameters
 from tests.experiments import workspace
 
 METHODS = {"full": {}, "pool": {}, "fastv": {"k": 1}}

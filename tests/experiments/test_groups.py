@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import accuracy, glimpse_masks, second_model, settings, tables
-from experiments.benchmarks.groups import TYPES_OF_SEVERAL_LOOKS, groups
-from experiments.parameters import Parameters, load_parameters
+from experiments import accuracy, glimpse_masks, second_model, tables
+from experiments.asking import grid as settings
+from experiments.parameters.load import Parameters, load_parameters
+from experiments.recorded import paths
+from experiments.recorded.by_type import TYPES_OF_SEVERAL_LOOKS, groups
 from experiments.testbed.questions import SEVERAL_LOOKS
 from pruning.methods.full import Full
 from tests.experiments import workspace
@@ -32,7 +34,7 @@ def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parameters:
     workspace.write_predictions(tmp_path, "full", {1.0: ANSWERS})
     workspace.write_predictions(tmp_path, "fastv", {0.5: ANSWERS, 0.25: 3.0})
     flops = pd.DataFrame({"method": ["full", "fastv"], "budget": [1.0, 0.5], "total": [5, 3]})
-    flops.to_csv(accuracy.FLOPS, index=False)
+    flops.to_csv(paths.FLOPS, index=False)
     return load_parameters()
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments import significance
-from experiments.parameters import Parameters, load_parameters
+from experiments.parameters.load import Parameters, load_parameters
 from tests.experiments import workspace
 
 METHODS = {"full": {}, "random": {"seed": 0}, "grid": {}, "fastv": {"k": 2}}

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from experiments import answers, benchmarks, models, scenes
+from experiments import scenes
+from experiments.asking import answers, benchmarks, models
 from experiments.testbed import packing
 from experiments.testbed.architecture import DECODER_LAYERS, GROWTH, build_model, grow
 from experiments.testbed.descriptions import describe

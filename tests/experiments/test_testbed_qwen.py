@@ -15,8 +15,8 @@ from transformers import (
 )
 
 import pruning
-from experiments import answers, benchmarks, models
-from experiments.inputs import build_inputs
+from experiments.asking import answers, benchmarks, models
+from experiments.asking.inputs import build_inputs
 from experiments.testbed.architecture_qwen import build_model
 from experiments.testbed.descriptions import describe
 from experiments.testbed.phases import ALL_LOOKS

@@ -3,7 +3,7 @@
 import pytest
 
 import pruning
-from analysis.figures import style
+from analysis.figures.shared import style
 from pruning import registry
 from pruning.methods.fastv import FastV
 from pruning.methods.oracle import Oracle

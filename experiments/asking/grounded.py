@@ -18,9 +18,9 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 
-from experiments.benchmarks import FREE_FORM
-from experiments.boxes import seen_boxes
-from experiments.inputs import build_inputs
+from experiments.asking.benchmarks import FREE_FORM
+from experiments.asking.boxes import seen_boxes
+from experiments.asking.inputs import build_inputs
 
 IGNORED = -100
 VISUAL_COT_KEYS = ("question", "answer", "image", "bboxs")

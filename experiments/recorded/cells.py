@@ -4,10 +4,10 @@ import hashlib
 import inspect
 import json
 import os
+import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,9 +17,17 @@ import pyarrow.parquet as pq
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from pruning.choosing.base import Method
-
-PRUNING = Path(__file__).resolve().parents[1] / "pruning"
+ROOT = Path(__file__).resolve().parents[2]
+# The rooms that decide what a method answers; dvc.yaml has the same under `evaluate`.
+ROOMS = (
+    "experiments/named",
+    "experiments/recorded",
+    "experiments/asking",
+    "pruning/models",
+    "pruning/engine",
+    "pruning/choosing",
+    "pruning/glimpse",
+)
 
 
 def digest(content: Any) -> str:
@@ -46,16 +54,28 @@ def model_digest(model: "PreTrainedModel") -> str:
     return digest([source, str(model.dtype), model.device.type, model.config._attn_implementation])
 
 
-def code_digest(methods: Iterable[type["Method"]], *modules: ModuleType) -> str:
-    """What stands for the code: `pruning/` with these methods' own files (and their bases'), but no other method's.
+def code_digest(methods: Iterable[type], *files: Path) -> str:
+    """What stands for the code: the `ROOMS`, pruning/budget.py, and these methods' files, but no other method's.
 
-    `modules` are further modules whose text counts; so do the versions of torch and transformers.
+    `files` are further ones that count; so do the versions of torch and transformers.
     """
-    files = {file for file in PRUNING.rglob("*.py") if file.parent.name != "methods"}
-    for method in methods:
-        files |= {Path(inspect.getfile(base)) for base in method.__mro__ if base.__module__.startswith("pruning.")}
-    sources = [inspect.getsource(module) for module in modules]
-    return digest([files_digest(files), sources, version("torch"), version("transformers")])
+    rooms = {file for room in ROOMS for file in (ROOT / room).rglob("*.py")}
+    own = {file for method in methods for file in method_files(method)}
+    code = files_digest({*rooms, *own, *files, ROOT / "pruning/budget.py"})
+    return digest([code, version("torch"), version("transformers")])
+
+
+def method_files(method: type) -> set[Path]:
+    """The file of a method's class, and those of the methods that it builds on."""
+    found: set[str] = set()
+    waiting = [base.__module__ for base in method.__mro__]
+    while waiting:
+        module = waiting.pop()
+        if module not in found and module.startswith(("pruning.methods.", "pruning.glimpse.", "experiments.")):
+            found.add(module)
+            held = vars(sys.modules[module]).values()
+            waiting += [str(getattr(value, "__module__", "")) for value in held]
+    return {Path(inspect.getfile(sys.modules[module])) for module in found}
 
 
 def write_table(path: Path, table: pa.Table) -> None:

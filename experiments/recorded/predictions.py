@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from experiments.parameter_sections import Evaluate
+from experiments.parameters.sections import Evaluate
 
 PREDICTIONS = Path("results/predictions")
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import CLIPModel
+from transformers import AutoTokenizer, CLIPModel
 
-from experiments.presets import ModelError
-from pruning.methods.cdpruner import tokenizer_of
+from experiments.named.presets import ModelError
 
 
 def loaded(parameters: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -24,7 +23,7 @@ def loaded(parameters: Mapping[str, Any], device: torch.device) -> dict[str, Any
         return dict(parameters)
     try:
         model = CLIPModel.from_pretrained(name, dtype=torch.float32, use_safetensors=True).eval()
-        tokenizer_of(name)
+        AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         cause = str(error).strip().partition("\n")[0]
         raise ModelError(

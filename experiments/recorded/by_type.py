@@ -17,7 +17,7 @@ def groups(
 
     Args:
         rows: with a column `type`.
-        benchmark: a key of experiments.benchmarks.BENCHMARKS.
+        benchmark: a key of experiments.named.benchmarks.BENCHMARKS.
         types: those that have a group, with rows or without; default: those of the rows.
     """
     kinds = sorted(set(rows["type"] if types is None else types))

@@ -5,8 +5,6 @@ batch comes, which shares the images' encoding among them. Finished batches are 
 of everything they depend on, so that an interrupted run takes up where it was.
 """
 
-import inspect
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from experiments import accuracy, answers, benchmarks, boxes, cells, clip, images, inputs, models, processors
-from experiments.benchmarks.groups import groups
-from experiments.parameter_sections import Subset
-from experiments.parameters import Parameters
+from experiments.asking import answers, benchmarks, models
+from experiments.parameters.load import Parameters
+from experiments.parameters.sections import Subset
+from experiments.recorded import cells
+from experiments.recorded.by_type import groups
+from experiments.recorded.measured import measured
 from pruning.choosing.base import Method
-from pruning.models import flops
 
 PARTS = Path("results/parts")
-# What an answer depends on besides the settings and pruning/.
-CODE = (answers, benchmarks, boxes, clip, flops, images, inputs, processors)
 PART = pa.schema(
     [
         ("setting", pa.int32()),  # its number in the list of settings
@@ -73,11 +70,11 @@ def measure(name: str, settings: list[Setting], subset: Subset, parameters: Para
     Args:
         name: of the folder below results/parts.
         settings: in the order of the table.
-        subset: which questions; see experiments.benchmarks.load.
+        subset: which questions; see experiments.asking.benchmarks.load.
         parameters: model, benchmark, batch size, answer length and intervals are those of the whole pipeline.
 
     Returns:
-        One row per setting and group of questions (experiments/benchmarks/groups.py), `all` first: model, benchmark,
+        One row per setting and group of questions (experiments/recorded/by_type.py), `all` first: model, benchmark,
         the settings' labels, type, feasible, reason (why a setting does not fit the model; it then holds nothing
         measured), n, mean_visual_tokens, visual_tokens_per_layer, accuracy, ci_low, ci_high.
     """
@@ -94,7 +91,7 @@ def measure(name: str, settings: list[Setting], subset: Subset, parameters: Para
             reasons[number] = str(refusal)
     common = {
         "settings": [[setting.method.name, dict(setting.parameters)] for setting in settings],
-        "code": [code_digest(method) for method in dict.fromkeys(setting.method for setting in settings)],
+        "code": [cells.code_digest([method]) for method in dict.fromkeys(setting.method for setting in settings)],
         "model": cells.model_digest(model),
         "benchmark": cells.files_digest([benchmarks.path(parameters.evaluate.benchmark)]),
         "max_new_tokens": parameters.evaluate.max_new_tokens,
@@ -120,12 +117,6 @@ def measure(name: str, settings: list[Setting], subset: Subset, parameters: Para
     return table
 
 
-def code_digest(method: type[Method]) -> str:
-    """What stands for the code that answers with a method, which may be one of the analyses' own."""
-    own = inspect.getmodule(method)
-    return cells.code_digest([method], *CODE, *([] if own is None else [own]), sys.modules[__name__])
-
-
 def part_of(by_setting: Mapping[int, Mapping[int, Mapping[str, Any]]]) -> pa.Table:
     """One row per setting and question of a batch."""
     columns = ("id", "type", "correct", "visual_tokens_per_layer")
@@ -145,4 +136,4 @@ def describe(
     for kind, of_kind in groups(own, parameters.evaluate.benchmark, answered["type"].unique()):
         row = {**setting.labels, "type": kind, "feasible": number not in reasons, "reason": reasons.get(number, "")}
         row |= {"n": len(of_kind)}
-        yield row | (accuracy.measured(of_kind, parameters) if len(of_kind) else {})
+        yield row | (measured(of_kind, parameters) if len(of_kind) else {})

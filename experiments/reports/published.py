@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments import table_formats
-from experiments.benchmarks.groups import ALL
+from experiments.recorded.by_type import ALL
+from experiments.reports import formats
 
 FOLDER = Path("data/published")
 COLUMNS = ["method", "model", "setting", "tokens", "metric", "value", "paper", "arxiv", "table"]
@@ -87,7 +87,7 @@ def markdown(folder: Path = FOLDER) -> str:
     parts = [f"# {HEADING}"]
     for name, block in BLOCKS.items():
         table = read(name, folder)
-        parts += [f"## {block.title}", table_formats.markdown(layout(name, table)), source(name, table)]
+        parts += [f"## {block.title}", formats.markdown(layout(name, table)), source(name, table)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -97,7 +97,7 @@ def latex(folder: Path = FOLDER) -> str:
     for name, block in BLOCKS.items():
         table = read(name, folder)
         caption = f"{HEADING}. {block.title}. {source(name, table)}"
-        parts.append(table_formats.latex(layout(name, table), caption, f"published_{name}"))
+        parts.append(formats.latex(layout(name, table), caption, f"published_{name}"))
     return "\n".join(parts)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from experiments import selection_references
-from experiments.selection_inputs import LAYERS, TEXT_BEHIND, TEXT_IN_FRONT, Inputs
+from experiments.speed import references
+from experiments.speed.inputs import LAYERS, TEXT_BEHIND, TEXT_IN_FRONT, Inputs
 from pruning.choosing.base import BeforeLLM, Method
 from pruning.engine.contract import Merged
 from pruning.models import flops
@@ -62,8 +62,8 @@ def ours(method: Method, inputs: Inputs, clock: Clock) -> float:
 def step_by_step(method: Method, inputs: Inputs, clock: Clock) -> float:
     """Seconds of the same choices, one token after the other."""
     if isinstance(method, BeforeLLM):
-        return clock(lambda: selection_references.BEFORE[method.name](method, inputs.observed()))
-    inside = selection_references.INSIDE[method.name]
+        return clock(lambda: references.BEFORE[method.name](method, inputs.observed()))
+    inside = references.INSIDE[method.name]
     return sum(
         clock(lambda seen=seen, counts=counts: inside(method, seen, counts))
         for seen, counts in inputs.observed_layers(method)
@@ -75,10 +75,10 @@ def same_choice(method: Method, inputs: Inputs) -> bool:
     if isinstance(method, BeforeLLM):
         chosen = method.select(inputs.observed())
         numbers = chosen.numbers_BT if isinstance(chosen, Merged) else chosen
-        return numbers.tolist() == selection_references.BEFORE[method.name](method, inputs.observed())
-    inside = selection_references.INSIDE[method.name]
+        return numbers.tolist() == references.BEFORE[method.name](method, inputs.observed())
+    inside = references.INSIDE[method.name]
     return all(
-        selection_references.visual_places(method.choose(seen, counts), seen) == inside(method, seen, counts)
+        references.visual_places(method.choose(seen, counts), seen) == inside(method, seen, counts)
         for seen, counts in inputs.observed_layers(method)
     )
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from experiments import benchmarks
-from experiments.parameter_checks import NAMES_ONLY, Count, Fraction, Section, Seed, no_repeats, one_of
+from experiments.named import benchmarks
+from experiments.parameters.checks import NAMES_ONLY, Count, Fraction, Section, Seed, no_repeats, one_of
 
 
 class Scenes(Section):
@@ -42,7 +42,7 @@ class Evaluate(Answered):
     """experiments/evaluate.py
 
     Attributes:
-        benchmark: a key of experiments.benchmarks.BENCHMARKS.
+        benchmark: a key of experiments.named.benchmarks.BENCHMARKS.
         methods: name -> its own parameters, without the one that the budget decides.
     """
 
@@ -100,7 +100,7 @@ class Significance(Section):
 
 
 class Subset(Section):
-    """Questions on which many settings are compared, balanced over the types; see experiments/settings.py."""
+    """Questions on which many settings are compared, balanced over the types; see experiments/asking/grid.py."""
 
     questions: Count
     seed: Seed
@@ -171,9 +171,14 @@ class Latency(Timed):
 
 
 class Efficiency(Timed):
-    """experiments/efficiency.py: its own model, new tokens of every question, and methods with all their parameters."""
+    """experiments/efficiency.py: its own model, new tokens of every question, and methods with all their parameters.
+
+    Attributes:
+        weights: see `Parameters`.
+    """
 
     model: str
+    weights: str
     new_tokens: Annotated[int, Field(ge=2)]
     methods: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
@@ -239,11 +244,13 @@ class GlimpseDepth(Subset):
 
     Attributes:
         model: which the modules are for.
+        weights: see `Parameters`.
         paths: their folders.
         caps: on the share kept behind layer K; 1 is no cap.
     """
 
     model: str
+    weights: str
     paths: Annotated[list[str], Field(min_length=1)]
     caps: Annotated[list[Fraction], Field(min_length=1)]
 
@@ -253,10 +260,12 @@ class SecondModel(Evaluate):
 
     Attributes:
         model: as the one at the top.
+        weights: see `Parameters`.
         image_sizes: sides in pixels that the images are scaled to.
         downsample: whether to set the methods beside images of so few pixels, for a model of any image size.
     """
 
     model: str
+    weights: str
     downsample: bool
     image_sizes: Annotated[list[Count], Field(min_length=1)]

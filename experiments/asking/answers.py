@@ -14,8 +14,9 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 
-from experiments.boxes import seen_boxes
-from experiments.inputs import build_inputs
+from experiments.asking.boxes import seen_boxes
+from experiments.asking.inputs import build_inputs
+from experiments.recorded.kept import changes_of
 from pruning.budget import InfeasibleBudget, solve
 from pruning.choosing.base import Method
 from pruning.engine.encoded import EncodedImages
@@ -236,13 +237,3 @@ def describe(
 def matches(prediction: str, answer: str) -> bool:
     """Whether a prediction is the answer, case and surrounding blanks aside."""
     return prediction.strip().casefold() == answer.strip().casefold()
-
-
-def changes_of(kept: list[torch.Tensor], visual_tokens: int) -> list[dict[str, Any]]:
-    """The layers whose visual tokens differ from those of the layer before, with their indices."""
-    changes, before = [], list(range(visual_tokens))
-    for layer, indices in enumerate(kept):
-        if len(before) != len(indices) or before != indices.tolist():
-            before = indices.tolist()
-            changes.append({"layer": layer, "indices": before})
-    return changes

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from experiments.parameter_checks import Count, Section, Seed
+from experiments.parameters.checks import Count, Section, Seed
 
 
 class Train(Section):

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import is_flash_attn_2_available
 
-from experiments.presets import ModelError, find
-from experiments.processors import load_processor
+from experiments.asking.processors import load_processor
+from experiments.named.presets import ModelError, find
 from pruning.models.families import FAMILIES
 
 

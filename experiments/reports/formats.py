@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.cells import write_text
+from experiments.recorded.cells import write_text
 
 _LATEX_SPECIAL = str.maketrans({character: f"\\{character}" for character in "%_&#$"})
 

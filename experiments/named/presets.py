@@ -1,10 +1,10 @@
-"""The models that `model` in params.yaml may name. Only names: experiments/models.py loads one."""
+"""The models that `model` in params.yaml may name. Only names: experiments/asking/models.py loads one."""
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class ModelError(ValueError):

@@ -1,27 +1,15 @@
 """What is asked: benchmarks as tables of questions about images."""
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet
 
+from experiments.named.benchmarks import FREE_FORM, path
+
 if TYPE_CHECKING:
     from datasets import Dataset
-
-# Name of a benchmark -> its questions: columns id, image, question, answer, type, boxes.
-BENCHMARKS = {"scenes": Path("data/scenes/evaluation.parquet")}
-FREE_FORM = ("caption", "sentence")
-
-
-def path(name: str) -> Path:
-    """The file of a benchmark. Raises ValueError for an unknown name, FileNotFoundError if the file is missing."""
-    if name not in BENCHMARKS:
-        raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
-    if not BENCHMARKS[name].exists():
-        raise FileNotFoundError(f"{BENCHMARKS[name]} is missing; `dvc repro scenes` writes it")
-    return BENCHMARKS[name]
 
 
 def load(name: str, questions: int = 0, seed: int = 0, types: Collection[str] = ()) -> "Dataset":

@@ -1,4 +1,4 @@
-"""params.yaml, checked: one section for each stage (experiments/parameter_sections.py, parameter_training.py).
+"""params.yaml, checked: one section for each stage (experiments/parameters/sections.py, parameter_training.py).
 
 A misspelt key or a value out of range is one clear error before anything runs, not a default that is silently used.
 """
@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, field_validator
 
-from experiments import figures, presets
-from experiments.parameter_checks import NAMES_ONLY, Section, no_repeats, one_of, suggestion
-from experiments.parameter_sections import (
+from experiments.named import presets
+from experiments.parameters.checks import NAMES_ONLY, Section, suggestion
+from experiments.parameters.sections import (
     Ablation,
     Accuracy,
     CaptureAttention,
@@ -32,7 +32,7 @@ from experiments.parameter_sections import (
     Significance,
     Subset,
 )
-from experiments.parameter_training import Train, TrainGlimpse, TrainQwen
+from experiments.parameters.training import Train, TrainGlimpse, TrainQwen
 
 
 class ParametersError(ValueError):
@@ -40,9 +40,16 @@ class ParametersError(ValueError):
 
 
 class Parameters(Section):
-    """All of params.yaml."""
+    """All of params.yaml.
+
+    Attributes:
+        model: a preset of experiments/named/presets.py, or a folder.
+        weights: what DVC watches for changes of the model: its folder, or for a model of the hub any file of this
+            repository that stays, such as experiments/named/presets.py.
+    """
 
     model: str
+    weights: str
     scenes: Scenes
     train: Train
     train_qwen: TrainQwen
@@ -64,18 +71,12 @@ class Parameters(Section):
     glimpse_masks: GlimpseMasks
     glimpse_depth: GlimpseDepth
     second_model: SecondModel
-    figures: list[str]
 
     @field_validator("model")
     @classmethod
     def _model_exists(cls, model: str) -> str:
         presets.find(model)
         return model
-
-    @field_validator("figures")
-    @classmethod
-    def _figures_exist(cls, names: list[str]) -> list[str]:
-        return no_repeats([one_of("figure", name, figures.names()) for name in names])
 
 
 def load_parameters(path: str | Path = "params.yaml", *, try_methods: bool = True) -> Parameters:

@@ -7,8 +7,8 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 
-from experiments import predictions
-from experiments.parameter_sections import Evaluate
+from experiments.parameters.sections import Evaluate
+from experiments.recorded import predictions
 from pruning import registry
 
 _PER_LAYER = "visual_tokens_per_layer"

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import BatchFeature, ProcessorMixin
 
-from experiments.images import ImageError, ImageSource, load_image
+from experiments.asking.images import ImageError, ImageSource, load_image
 
 
 class InputError(ValueError):
@@ -19,7 +19,7 @@ def build_inputs(
 
     Args:
         processor: of the model that gets the inputs; it must have a chat template.
-        images: for each sample one image, or a list of none, one or several; see `experiments.images.load_image`.
+        images: for each sample one image, or a list of none, one or several; see `load_image`.
         questions: one for each sample, B of them.
 
     Returns:
