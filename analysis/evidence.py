@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pruning.models.vision import raster_cells, touched
+from pruning.methods.oracle import touched
+from pruning.vision import raster_cells
 
 
 def evidence_tokens(boxes: Sequence[Sequence[float]], rows: int, columns: int) -> np.ndarray:

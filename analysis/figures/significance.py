@@ -1,7 +1,4 @@
-"""Differences in accuracy between all pairs of methods, one matrix per budget; those that may be chance are white.
-
-Over all questions; results/tables/significance.md has those that take several looks too.
-"""
+"""Differences in accuracy between all pairs of methods, one matrix per budget; those that may be chance are white."""
 
 from pathlib import Path
 
@@ -12,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from analysis.figures.shared import style
+from analysis.figures import style
 
 INPUTS = ("significance.csv",)
 _PANELS_A_ROW = 3
@@ -31,7 +28,7 @@ def draw(results: Path) -> Figure:
     Raises:
         ValueError: the file holds no pair of methods.
     """
-    pairs = pd.read_csv(results / "significance.csv").query("type == 'all'")
+    pairs = pd.read_csv(results / "significance.csv")
     if pairs.empty:
         raise ValueError("significance.csv holds no pair of methods; run `dvc repro significance` with at least two")
     methods = style.ordered([*pairs["first"], *pairs["second"]])

@@ -6,14 +6,13 @@ from typing import ClassVar
 
 import torch
 
-from pruning.choosing import checks
-from pruning.choosing.base import Role
-from pruning.engine.seen import ObservedLayer
+from pruning import checks
+from pruning.budget import Sizes
 from pruning.glimpse.losses import box_mask
 from pruning.glimpse.readout import Importance, visual_grids
 from pruning.glimpse.selection import KeepImportant
 from pruning.methods.oracle import Box
-from pruning.models.sizes import Sizes
+from pruning.observed import ObservedLayer
 
 
 @dataclass
@@ -33,9 +32,6 @@ class OracleInside(KeepImportant):
     """
 
     name: ClassVar[str] = "oracle_inside"
-    label: ClassVar[str] = "Oracle inside the LLM"
-    role: ClassVar[Role] = "oracle"
-    told: ClassVar[tuple[str, ...]] = ("boxes",)
 
     k: int = 2
     boxes: Sequence[Sequence[Box]] = field(default=())

@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.figures.shared import style
+from analysis.figures import second_model, style
 from experiments import figures
 from tests.analysis.figure_inputs import (
     CAPS,
@@ -194,16 +194,14 @@ def test_score_correlation_shows_every_pair_once(results):
 
 
 def test_pareto_fronts_are_those_of_the_csv_and_points_without_latency_are_left_out(results):
-    panels = drawn("pareto", results).axes[:4]
+    panels = drawn("pareto", results).axes[:2]
     table = pd.read_csv(results / "pareto.csv")
-    shown = [(kind, cost) for kind in ("all", "several_looks") for cost in ("flops", "latency")]
-    for axes, (kind, cost) in zip(panels, shown, strict=True):
-        of_kind = table[table["type"] == kind]
+    for axes, cost in zip(panels, ("flops", "latency"), strict=True):
         (front,) = [line for line in axes.lines if line.get_label() == "Pareto front"]
-        expected = of_kind[of_kind[f"on_{cost}_front"]].sort_values(f"{cost}_ratio")
+        expected = table[table[f"on_{cost}_front"]].sort_values(f"{cost}_ratio")
         np.testing.assert_allclose(front.get_xydata(), 100 * expected[[f"{cost}_ratio", "accuracy"]].to_numpy())
         grid = [line for line in axes.lines if line.get_color() == style.look("grid").colour]
-        assert len(grid[0].get_xdata()) == of_kind[f"{cost}_ratio"].notna()[of_kind["method"] == "grid"].sum()
+        assert len(grid[0].get_xdata()) == table[f"{cost}_ratio"].notna()[table["method"] == "grid"].sum()
 
 
 def heights(axes: Axes) -> list[float]:
@@ -238,6 +236,35 @@ def test_bars_of_scores_are_by_question_type(results):
     blue = [patch for patch in axes.patches if patch.get_facecolor() == to_rgba(style.SCORES["cls"].colour)]
     assert blue[names.index("counting")].get_height() == pytest.approx(70)
     assert names[0] == "all" and len(blue) == len(TYPES)
+
+
+def test_the_second_model_has_a_panel_for_each_image_size(results):
+    panels = second_model.draw(results).axes
+    assert [axes.get_title() for axes in panels] == [
+        "scenes-qwen, 96 x 96 pixels, 144 visual tokens",
+        "scenes-qwen, 64 x 64 pixels, 64 visual tokens",
+    ]
+
+
+def test_difficult_and_easy_questions_are_drawn_as_measured(results):
+    table = pd.read_csv(results / "difficult_questions.csv").dropna(subset="accuracy")
+    panels = drawn("difficult_questions", results).axes
+    assert [axes.get_title() for axes in panels] == [
+        "Fewer pixels fail, n = 12 to 12",
+        "Fewer pixels suffice, n = 48 to 48",
+    ]
+    for axes, group in zip(panels, ("difficult", "easy"), strict=True):
+        shown = [value for line in axes.containers for value in line[0].get_ydata() if not np.isnan(value)]
+        assert sorted(shown) == pytest.approx(sorted(100 * table[table["group"] == group]["accuracy"]))
+        at = np.concatenate([line[0].get_xdata() for line in axes.containers])
+        assert sorted(at) == pytest.approx([10, 10, 50, 50], rel=0.05), "beside the budgets, none lost"
+
+
+def test_difficult_questions_need_the_baseline(results):
+    table = pd.read_csv(results / "difficult_questions.csv")
+    table.iloc[:0].to_csv(results / "difficult_questions.csv", index=False)
+    with pytest.raises(ValueError, match="set second_model.downsample to true"):
+        figures.draw("difficult_questions", results, results / "out")
 
 
 def test_looks_differ_and_unknown_methods_keep_theirs():

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from experiments import judge
-from experiments.recorded import paths
 from tests.experiments import workspace
 
 KEY = "a-key"
@@ -96,8 +95,8 @@ def folder(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         for n in range(3)
         for text in [f"a {n}" if right else "a dot"]
     ]
-    paths.TEXTS.parent.mkdir()
-    pd.DataFrame(rows).to_parquet(paths.TEXTS)
+    judge.TEXTS.parent.mkdir()
+    pd.DataFrame(rows).to_parquet(judge.TEXTS)
     return tmp_path
 
 

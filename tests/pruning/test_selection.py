@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pruning.choosing.selection import (
+from pruning.selection import (
     cosine_similarity,
     drop_redundant,
     greedy_dpp,

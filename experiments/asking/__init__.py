@@ -1,1 +1,0 @@
-"""Asking a model: the model and its processor, questions as its inputs, and its answers under methods."""

@@ -1,1 +1,0 @@
-"""What names in params.yaml stand for: models and benchmarks."""

@@ -1,1 +1,0 @@
-"""params.yaml: its sections, and checks before anything runs."""

@@ -1,1 +1,0 @@
-"""What is timed by benchmark_selection, and against what."""

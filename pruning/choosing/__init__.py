@@ -1,1 +1,0 @@
-"""What a method is, and what several methods choose with."""

@@ -1,1 +1,0 @@
-"""How a method is run on an unmodified model: hooks, what a method sees, and a record of what it did."""
