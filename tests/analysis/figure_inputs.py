@@ -11,9 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from experiments.second_model import DIFFICULT_COLUMNS
+from tests.analysis.setting_inputs import TYPES, write_positions, write_score_kept, write_settings
 
 BUDGETS = (0.75, 0.5, 0.333, 0.222, 0.111, 0.056)
-TYPES = ("all", "attribute", "counting", "existence", "reading", "relation", "small_object")
 METHODS = ("full", "random", "grid", "oracle", "vispruner", "sequential_prune", "fastv")
 MERGING = "vispruner"  # in the made-up kept_tokens.csv
 PUBLISHED = Path(__file__).parents[2] / "data/published"
@@ -164,35 +164,6 @@ def write_pareto(folder: Path) -> None:
     rows.to_csv(folder / "pareto.csv", index=False)
 
 
-def write_settings(path: Path, columns: dict[str, tuple[float, ...]], short: str = "") -> None:
-    """A table of experiments.settings: the unpruned model, then every combination; of `short` the last does not fit."""
-    combinations = [dict(zip(columns, values, strict=True)) for values in itertools.product(*columns.values())]
-    rows = []
-    for place, labels in enumerate([dict.fromkeys(columns), *combinations]):
-        for kind in TYPES:
-            feasible = place == 0 or not short or labels[short] != columns[short][-1]
-            accuracy = 0.9 - 0.01 * place if feasible else np.nan
-            row = {"model": "scenes-llava", "benchmark": "scenes", **labels, "type": kind, "feasible": feasible}
-            row |= {"n": 120, "mean_visual_tokens": 144 - place if feasible else np.nan, "accuracy": accuracy}
-            rows.append(row | {"ci_low": accuracy - 0.05, "ci_high": accuracy + 0.05})
-    path.parent.mkdir(exist_ok=True)
-    pd.DataFrame(rows).to_csv(path, index=False)
-
-
-def write_score_kept(path: Path) -> None:
-    """Four scores and the unpruned model; on counting, `cls` is right in 70 %."""
-    write_settings(path, {"place": (1, 2, 3, 4)})
-    table = pd.read_csv(path)
-    table["score"] = table["place"].map({1: "last", 2: "equi_last", 3: "random", 4: "cls"}).fillna("full")
-    table["keep"] = np.where(table["score"] == "full", np.nan, 16)
-    table.loc[(table["score"] == "cls") & (table["type"] == "counting"), ["accuracy", "ci_low", "ci_high"]] = (
-        0.7,
-        0.6,
-        0.8,
-    )
-    table.to_csv(path, index=False)
-
-
 CAPS = (1.0, 0.333, 0.222, 0.111)
 
 
@@ -290,13 +261,7 @@ def write_all(folder: Path) -> None:
     write_score_kept(folder / "score_kept.csv")
     write_settings(folder / "ablation/vispruner.csv", {"keep": (8, 16), "important_ratio": (0, 0.5, 1)})
     write_settings(folder / "ablation/fastv.csv", {"k": (1, 2), "r": (0.5, 0.9)})
-    for method in ("random", "fastervlm", "divprune", "oracle"):
-        grid = {"keep": (8, 16), "positions": ("repacked", "original")}
-        path = folder / f"ablation/{method}.csv"
-        write_settings(path, grid)
-        table = pd.read_csv(path)
-        table.insert(0, "method", np.where(table["keep"].isna(), "full", method))
-        table.to_csv(path, index=False)
+    write_positions(folder / "ablation")
     grid = {"step": (10, 25), "k": (1, 2, 3), "r": (0.5, 0.9)}
     write_settings(folder / "ablation/sequential_prune.csv", grid, short="k")
     shutil.copytree(PUBLISHED, folder / "data/published")

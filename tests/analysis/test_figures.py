@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.figures import second_model, style
+from analysis.figures import style
 from experiments import figures
 from tests.analysis.figure_inputs import (
     CAPS,
@@ -236,35 +236,6 @@ def test_bars_of_scores_are_by_question_type(results):
     blue = [patch for patch in axes.patches if patch.get_facecolor() == to_rgba(style.SCORES["cls"].colour)]
     assert blue[names.index("counting")].get_height() == pytest.approx(70)
     assert names[0] == "all" and len(blue) == len(TYPES)
-
-
-def test_the_second_model_has_a_panel_for_each_image_size(results):
-    panels = second_model.draw(results).axes
-    assert [axes.get_title() for axes in panels] == [
-        "scenes-qwen, 96 x 96 pixels, 144 visual tokens",
-        "scenes-qwen, 64 x 64 pixels, 64 visual tokens",
-    ]
-
-
-def test_difficult_and_easy_questions_are_drawn_as_measured(results):
-    table = pd.read_csv(results / "difficult_questions.csv").dropna(subset="accuracy")
-    panels = drawn("difficult_questions", results).axes
-    assert [axes.get_title() for axes in panels] == [
-        "Fewer pixels fail, n = 12 to 12",
-        "Fewer pixels suffice, n = 48 to 48",
-    ]
-    for axes, group in zip(panels, ("difficult", "easy"), strict=True):
-        shown = [value for line in axes.containers for value in line[0].get_ydata() if not np.isnan(value)]
-        assert sorted(shown) == pytest.approx(sorted(100 * table[table["group"] == group]["accuracy"]))
-        at = np.concatenate([line[0].get_xdata() for line in axes.containers])
-        assert sorted(at) == pytest.approx([10, 10, 50, 50], rel=0.05), "beside the budgets, none lost"
-
-
-def test_difficult_questions_need_the_baseline(results):
-    table = pd.read_csv(results / "difficult_questions.csv")
-    table.iloc[:0].to_csv(results / "difficult_questions.csv", index=False)
-    with pytest.raises(ValueError, match="set second_model.downsample to true"):
-        figures.draw("difficult_questions", results, results / "out")
 
 
 def test_looks_differ_and_unknown_methods_keep_theirs():
