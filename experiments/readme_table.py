@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.accuracy import ALL
 from experiments.cells import write_text
 
 RESULTS = Path("results")
@@ -47,7 +48,7 @@ PUBLISHED_THRESHOLD = 0.5  # of GlimpsePrune
 
 def accuracy(results: Path) -> str:
     """Accuracy of the methods in `SHOWN` at the lowest budgets, plain numbers."""
-    table = _everything(pd.read_csv(results / "accuracy.csv"))
+    table = _over_all_types(results / "accuracy.csv")
     budgets = sorted(set(table.loc[table["budget"] < 1, "budget"]), reverse=True)[-BUDGETS:]
     shown = table[table["method"].isin(SHOWN) & table["budget"].isin(budgets)]
     reached = shown[shown["feasible"]]
@@ -88,7 +89,7 @@ def question_types(results: Path) -> str:
 
 def glimpse(results: Path) -> str:
     """What GlimpsePrune keeps and answers, by model and cap."""
-    table = _everything(pd.read_csv(results / "glimpse_masks.csv"))
+    table = _over_all_types(results / "glimpse_masks.csv")
     rows = [
         [
             row["model"],
@@ -180,8 +181,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(page)
 
 
-def _everything(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["type"] == "all"].reset_index(drop=True)
+def _over_all_types(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path)
+    return table[table["type"] == ALL]
 
 
 def _percent(value: float | None) -> str:
