@@ -73,13 +73,13 @@ train: setup
 	@echo "== train: the embedded models and GlimpsePrune's modules"
 	$(BIN)/python -m experiments.train
 	$(BIN)/python -m experiments.train_qwen
-	for run in scenes-llava scenes-llava-k2 scenes-llava-k3 scenes-llava-k5 scenes-qwen; do \
+	for run in scenes-llava scenes-llava-k6 scenes-llava-k8 scenes-qwen; do \
 		$(BIN)/python -m experiments.train_glimpse $$run || exit 1; done
 	$(BIN)/dvc commit --force train train_qwen train_glimpse
 
 figures: setup
 	@echo "== figures: all of them again, from results/"
-	$(BIN)/dvc repro --force --single-item figures
+	$(BIN)/dvc repro --force --single-item figures figures_of_two figures_of_three figures_of_four
 
 lab: setup
 	@echo "== lab: JupyterLab on notebooks/"

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pruning.methods.oracle import touched
-from pruning.vision import raster_cells
+from pruning.models.vision import raster_cells, touched
 
 
 def evidence_tokens(boxes: Sequence[Sequence[float]], rows: int, columns: int) -> np.ndarray:

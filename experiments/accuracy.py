@@ -1,45 +1,41 @@
 """Accuracy of every method and budget with bootstrap intervals: `python -m experiments.accuracy`.
 
-Writes results/accuracy.csv (one row per method, budget and question type, and one over all types),
+Writes results/accuracy.csv (one row per method, budget and group of questions, see experiments/recorded/by_type.py),
 results/accuracy_by_budget.csv (overall, what `dvc plots show` draws) and results/metrics.json.
 """
 
-import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from analysis.significance import accuracy_interval
-from experiments import predictions
-from experiments.cells import write_text
-from experiments.parameters import Parameters, load_parameters
+from experiments import stage
+from experiments.parameters.load import Parameters
+from experiments.recorded import paths, predictions
+from experiments.recorded.by_type import ALL, SEVERAL_LOOKS, groups
+from experiments.recorded.cells import write_text
+from experiments.recorded.measured import measured
 
-RESULT = Path("results/accuracy.csv")
+RESULT = paths.ACCURACY
 BY_BUDGET = Path("results/accuracy_by_budget.csv")
 METRICS = Path("results/metrics.json")
-FLOPS = Path("results/flops.csv")
-ALL = "all"
 
 
 def table(parameters: Parameters) -> pd.DataFrame:
     """accuracy.csv: rows in the order of params.yaml.
 
     `flops` is a whole prefill, the mean over all questions of the cell. A budget that a method cannot reach has one row
-    per type with `feasible` False, the method's `floor` (mean visual tokens) and nothing measured.
+    per group with `feasible` False, the method's `floor` (mean visual tokens) and nothing measured.
     """
-    flops = pd.read_csv(FLOPS).set_index(["method", "budget"])["total"]
+    flops = pd.read_csv(paths.FLOPS).set_index(["method", "budget"])["total"]
     columns = ["type", "parameters", "correct", "visual_tokens_per_layer"]
     cells = list(predictions.read(parameters.evaluate, columns))
-    types = [ALL, *sorted({kind for cell in cells for kind in cell.answers["type"].unique()})]
+    types = {kind for cell in cells for kind in cell.answers["type"].unique()}
     rows = []
     for cell in cells:
         head = {"model": parameters.model, "benchmark": parameters.evaluate.benchmark}
         fixed = parameters.evaluate.methods[cell.method]
-        for kind in types:
-            of_kind = cell.answers if kind == ALL else cell.answers[cell.answers["type"] == kind]
+        for kind, of_kind in groups(cell.answers, parameters.evaluate.benchmark, types):
             row = {**head, "type": kind, "method": cell.method, "parameters": json.dumps(fixed), "budget": cell.budget}
             row |= {"feasible": cell.feasible, "floor": cell.floor, "n": len(of_kind)}
             if cell.feasible:
@@ -52,36 +48,20 @@ def table(parameters: Parameters) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=[*order.split(), "n", "accuracy", "ci_low", "ci_high"])
 
 
-def measured(answers: pd.DataFrame, parameters: Parameters) -> dict[str, Any]:
-    """Accuracy, its interval, and the visual tokens that were really there, as means over the questions."""
-    settings = parameters.accuracy
-    correct = answers["correct"].to_numpy(dtype=float)
-    low, high = accuracy_interval(
-        correct, confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed
-    )
-    per_layer = np.stack(answers["visual_tokens_per_layer"].to_list()).mean(0)
-    return {
-        "mean_visual_tokens": round(float(per_layer.mean()), 3),
-        "visual_tokens_per_layer": json.dumps([round(float(count), 2) for count in per_layer]).replace(".0", ""),
-        "accuracy": round(float(correct.mean()), 6),
-        "ci_low": round(low, 6),
-        "ci_high": round(high, 6),
-    }
-
-
 def shared_parameters(answers: pd.DataFrame) -> str:
     """The parameters (JSON) that all questions have in common: images of several sizes may need several `keep`s."""
     settings = [json.loads(text) for text in answers["parameters"].unique()]
     return json.dumps({name: value for name, value in settings[0].items() if all(value == s[name] for s in settings)})
 
 
-def metrics(accuracy: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Overall accuracy by method and budget in percent, feasible cells only."""
-    overall = accuracy[(accuracy["type"] == ALL) & accuracy["feasible"]]
-    return {
-        str(method): {f"{budget:.1%}": value for budget, value in zip(rows["budget"], rows["accuracy"], strict=True)}
-        for method, rows in overall.groupby("method", sort=False)
-    }
+def metrics(accuracy: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Accuracy over all questions and over those that take several looks, by method and budget; feasible cells only."""
+    feasible = accuracy[accuracy["feasible"] & accuracy["type"].isin((ALL, SEVERAL_LOOKS))]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (kind, method), rows in feasible.groupby(["type", "method"], sort=False):
+        values = zip(rows["budget"], rows["accuracy"], strict=True)
+        found.setdefault(kind, {})[method] = {f"{budget:.1%}": value for budget, value in values}
+    return found
 
 
 def by_budget(accuracy: pd.DataFrame) -> pd.DataFrame:
@@ -90,18 +70,15 @@ def by_budget(accuracy: pd.DataFrame) -> pd.DataFrame:
     return overall[["method", "budget", "accuracy"]]
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        accuracy = table(load_parameters(try_methods=False))
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """The three files."""
+    accuracy = table(parameters)
     write_text(RESULT, accuracy.to_csv(index=False))
     write_text(BY_BUDGET, by_budget(accuracy).to_csv(index=False))
     write_text(METRICS, json.dumps(metrics(accuracy), indent=1) + "\n")
 
+
+main = stage.command(__doc__, write, try_methods=False)
 
 if __name__ == "__main__":
     main()

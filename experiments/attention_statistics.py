@@ -19,8 +19,10 @@ import pandas as pd
 
 from analysis.attention import KINDS, SCORES, quartile_shares
 from analysis.dispersion import density, resample_cdf
-from experiments.capture_attention import STATISTICS
-from experiments.cells import write_text
+from experiments import stage
+from experiments.parameters.load import Parameters
+from experiments.recorded import paths
+from experiments.recorded.cells import write_text
 
 DIGITS = 5
 RESULTS = Path("results")
@@ -76,15 +78,15 @@ def write(table: pd.DataFrame, path: Path) -> None:
     write_text(path, table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n"))
 
 
-def main(statistics: Path = STATISTICS, results: Path = RESULTS) -> None:
-    """The stage."""
-    if not statistics.exists():
-        raise SystemExit(f"error: {statistics} is missing; `dvc repro capture_attention` makes it")
-    with np.load(statistics, allow_pickle=False) as arrays:
+def write_all(parameters: Parameters) -> None:
+    """The four tables."""
+    with np.load(paths.needed(paths.STATISTICS, "capture_attention"), allow_pickle=False) as arrays:
         tables = {make.__name__: make(arrays) for make in (shift, quartiles, selection, dispersion)}
     for name, table in tables.items():
-        write(table, results / f"attention_{name}.csv")
+        write(table, RESULTS / f"attention_{name}.csv")
 
+
+main = stage.command(__doc__, write_all, try_methods=False)
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ looks at (attention rows, similarities) included. Beside it stand
   its time multiplied by 32; embeddings, the head and the vision tower do not count. On a CPU a layer that would take
   longer than --limit seconds is not run: its time is that of the longest one run, scaled by FLOPs ("from N tokens").
   For batches of several images it is scaled in the same way from a single one.
-- the same choice step by step (experiments/selection_references.py): plain loops over images and picks. For several
+- the same choice step by step (experiments/speed/references.py): plain loops over images and picks. For several
   images it is that of one times their number, as it takes one image after the other.
 
 A time is the median over the repeats, after one warm-up; ours, step by step and the layer take turns. What takes longer
@@ -39,11 +39,11 @@ import torch
 import transformers
 
 import pruning
-from experiments import selection_references
-from experiments.cells import write_text
-from experiments.selection_inputs import Inputs, Widths, decoder, method_for, untrained_glimpse
-from experiments.selection_timing import Clock, Prefill, medians, ours, same_choice, step_by_step
-from pruning.base import Method
+from experiments.recorded.cells import write_text
+from experiments.speed import references
+from experiments.speed.inputs import Inputs, Widths, decoder, method_for, untrained_glimpse
+from experiments.speed.timing import Clock, Prefill, medians, ours, same_choice, step_by_step
+from pruning.choosing.base import Method
 from pruning.glimpse.modules import GlimpseModules
 
 RESULT = Path("results/benchmark_selection.csv")
@@ -160,7 +160,7 @@ def _steps_source(name: str, known: bool, images: int) -> str:
 
 def has_steps(name: str) -> bool:
     """Whether there is a step-by-step version."""
-    return name in selection_references.BEFORE or name in selection_references.INSIDE
+    return name in references.BEFORE or name in references.INSIDE
 
 
 def methods_for(

@@ -8,7 +8,6 @@ Writes results/blind.csv, one row for each question type of the evaluation split
 - `withheld`: the model itself, asked without the image.
 """
 
-import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -18,17 +17,20 @@ from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 
 import pruning
-from experiments import answers, benchmarks, models
-from experiments.inputs import build_inputs
-from experiments.parameters import load_parameters
+from experiments import stage
+from experiments.asking import answers, benchmarks, models
+from experiments.asking.inputs import build_inputs
+from experiments.parameters.load import Parameters
+from experiments.recorded.cells import write_text
 from experiments.testbed.packing import draw_questions
-from experiments.testbed.questions import MOST_COUNTED
+from experiments.testbed.questions import MOST_COUNTED, TYPES
 from experiments.testbed.scenes import CHARACTERS, COLOURS, SHAPES, sample_scene
 
 OUTPUT = Path("results/blind.csv")
 SCENES = 4000
 QUESTIONS = 20  # of each scene
 BATCH = 100
+CELLS = tuple(f"{row} {column}" for row in ("top", "middle", "bottom") for column in ("left", "center", "right"))
 COUNTS = tuple(str(number) for number in range(1, MOST_COUNTED + 1))
 
 
@@ -38,7 +40,7 @@ def chance(question: str, answer: str) -> float:
     Raises ValueError for an answer that the scenes' questions do not have.
     """
     sides = ("left", "right") if "left or right" in question else ("above", "below")
-    for kind in (("yes", "no"), COLOURS, SHAPES, CHARACTERS if "character" in question else (), sides):
+    for kind in (("yes", "no"), COLOURS, SHAPES, CHARACTERS if "character" in question else (), CELLS, sides):
         if answer in kind:
             return 1 / len(kind)
     if question.startswith("how many") and answer in COUNTS:
@@ -51,7 +53,7 @@ def habitual_answers(seed: int) -> dict[str, str]:
     rng = np.random.default_rng([seed, *b"blind"])
     answered: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for _ in range(SCENES):
-        for question in draw_questions(sample_scene(rng), QUESTIONS, rng):
+        for question in draw_questions(sample_scene(rng), QUESTIONS, rng, dict.fromkeys(TYPES, 1)):
             answered[question.text][question.answer] += 1
     return {text: counts.most_common(1)[0][0] for text, counts in answered.items()}
 
@@ -84,18 +86,18 @@ def measure(questions: Dataset, withheld: list[str], habits: dict[str, str]) -> 
     return result.round(4).reset_index()
 
 
-def main() -> None:
-    parameters = load_parameters()
+def write(parameters: Parameters) -> None:
+    """The table."""
     settings = parameters.evaluate
     model, processor = models.load(parameters.model)
     questions = benchmarks.load(settings.benchmark).remove_columns("image")
     withheld = answers_without_image(model, processor, questions["question"], settings.max_new_tokens)
     table = measure(questions, withheld, habitual_answers(settings.seed))
     table.insert(0, "model", parameters.model)
-    OUTPUT.parent.mkdir(exist_ok=True)
-    table.to_csv(OUTPUT.with_suffix(".tmp"), index=False)
-    os.replace(OUTPUT.with_suffix(".tmp"), OUTPUT)
+    write_text(OUTPUT, table.to_csv(index=False))
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

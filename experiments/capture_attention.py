@@ -18,15 +18,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import ProcessorMixin
 
-from analysis.attention import AttentionSums, prefill_statistics
-from experiments import benchmarks, models
-from experiments.inputs import build_inputs
-from experiments.parameters import load_parameters
+from analysis.attention import AttentionSums
+from experiments import stage
+from experiments.asking import benchmarks, models
+from experiments.asking.inputs import build_inputs
+from experiments.parameters.load import Parameters
+from experiments.probing.attention import LAYER, prefill_statistics
+from experiments.recorded import paths
 
-STATISTICS = Path("results/attention/statistics.npz")
-
-# VisPruner's analysis looks at decoder layer 1, the last one before FastV's K=2 prunes, and keeps 64 of 576 tokens.
-LAYER = 1
 KEPT_SHARE = 1 / 9
 
 
@@ -69,16 +68,17 @@ def write(arrays: Mapping[str, np.ndarray], path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def main() -> None:
-    """The stage, with the parameters of params.yaml."""
-    parameters = load_parameters()
+def write_sums(parameters: Parameters) -> None:
+    """The sums over the questions of params.yaml."""
     settings = parameters.capture_attention
     questions = benchmarks.load(parameters.evaluate.benchmark, settings.questions, settings.seed)
     model, processor = models.load(parameters.model)
     rounds = -(-len(questions) // settings.batch_size)
     inputs = tqdm(batches(processor, questions, settings.batch_size), "attention", total=rounds, unit="batch")
-    write(capture(model, inputs).arrays(), STATISTICS)
+    write(capture(model, inputs).arrays(), paths.STATISTICS)
 
+
+main = stage.command(__doc__, write_sums)
 
 if __name__ == "__main__":
     main()

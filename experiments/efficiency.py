@@ -11,7 +11,6 @@ results/efficiency.csv, with device, dtype, threads and versions:
 - `kv_cache_mb`: keys and values of all layers at the end.
 """
 
-import argparse
 import json
 import time
 from contextlib import nullcontext
@@ -25,11 +24,12 @@ from tqdm import tqdm
 from transformers.generation import BaseStreamer
 
 import pruning
-from experiments import answers, benchmarks, clip, models
-from experiments.cells import write_text
-from experiments.latency import surroundings
-from experiments.parameters import Parameters, load_parameters
-from pruning.base import Method
+from experiments import stage
+from experiments.asking import answers, benchmarks, clip, models
+from experiments.asking.surroundings import surroundings
+from experiments.parameters.load import Parameters
+from experiments.recorded.cells import write_text
+from pruning.choosing.base import Method
 
 RESULT = Path("results/efficiency.csv")
 MEASURES = ("prefill_ms", "decode_ms", "peak_memory_mb", "kv_cache_mb")
@@ -57,10 +57,10 @@ def table(parameters: Parameters) -> pd.DataFrame:
     batch = next(answers.make_batches(processor, model.config, benchmark, settings.batch_size))
     inputs = {name: tensor.to(model.device) for name, tensor in batch.inputs.items()}
     methods = {
-        name: answers.fit(pruning.make(name, **clip.loaded(given, model.device)), batch.questions)
+        name: pruning.make(name, **clip.loaded(given, model.device)).for_questions(batch.questions)
         for name, given in settings.methods.items()
     }
-    if uncached := [name for name, method in methods.items() if getattr(method, "mode", "static") == "repeat"]:
+    if uncached := [name for name, method in methods.items() if not method.uses_cache]:
         raise ValueError(f"{', '.join(uncached)}: mode 'repeat' has no KV cache to measure; leave it out of efficiency")
     layers = {name: visual_tokens(model, method, inputs) for name, method in methods.items()}
     pairs: dict[str, list[tuple[dict[str, float], ...]]] = {name: [] for name in methods}
@@ -124,16 +124,12 @@ def medians(pairs: list[tuple[dict[str, float], ...]]) -> dict[str, float]:
     return row
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        result = table(load_parameters())
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
-    write_text(RESULT, result.to_csv(index=False, float_format="%.5g"))
+def write(parameters: Parameters) -> None:
+    """The table."""
+    write_text(RESULT, table(parameters).to_csv(index=False, float_format="%.5g"))
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

@@ -11,9 +11,7 @@ budgets anew. The budgets of a run share the preprocessed images and prompts and
 and the projector make of them, unless the method changes the tower.
 """
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from analysis import flops
-from experiments import answers, benchmarks, boxes, cells, clip, images, inputs, models, processors
-from experiments.answers import Batch, Plan
-from experiments.parameter_sections import Evaluate
-from experiments.parameters import load_parameters
-from experiments.predictions import PREDICTIONS, budgets_of
+from experiments import stage
+from experiments.asking import answers, benchmarks, clip, models
+from experiments.asking.answers import Batch, Plan
+from experiments.parameters.load import Parameters
+from experiments.parameters.sections import Evaluate
+from experiments.recorded import cells
+from experiments.recorded.predictions import PREDICTIONS, budgets_of
 from pruning import registry
 
 PARTS = Path("results/parts")
@@ -43,7 +42,7 @@ SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("correct", pa.bool_()),
         ("text_tokens", pa.int32()),  # tokens of the prompt that are not visual
-        ("images", pa.string()),  # JSON; see analysis.flops.count
+        ("images", pa.string()),  # JSON; see pruning.models.flops.count
         ("visual_tokens", pa.int32()),  # before pruning
         ("visual_tokens_per_layer", pa.list_(pa.int32())),
         # Visual tokens entering a layer, in their original numbering, for each layer where they are not those of the
@@ -54,8 +53,6 @@ SCHEMA = pa.schema(
     ]
 )
 ROW = pa.field("row", pa.int32())
-# What a cell's outcome depends on besides the method and pruning/.
-CODE = (answers, benchmarks, boxes, clip, flops, images, inputs, processors, sys.modules[__name__])
 
 
 def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
@@ -64,17 +61,15 @@ def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
     Raises:
         ValueError: the method is not among the parameters', or a parameter, the model or the benchmark is wrong.
     """
-    if name not in settings.methods:
-        raise ValueError(f"method {name!r} is not in params.yaml's evaluate.methods: {', '.join(settings.methods)}")
-    fixed = dict(settings.methods[name])
+    fixed = dict(stage.chosen("method", name, "evaluate.methods", settings.methods))
     benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
     model, processor = models.load(model_name)
-    parameters = clip.loaded(fixed, model.device)
+    parameters, method = clip.loaded(fixed, model.device), registry.make(name, **fixed)
     common = {
         "method": name,
         "fixed": fixed,
         "model": cells.model_digest(model),
-        "code": cells.code_digest(registry.make(name, **fixed), *CODE),
+        "code": cells.code_digest([type(one) for one in (method, *method.made_of)], Path(__file__)),
         "benchmark": cells.files_digest([benchmarks.path(settings.benchmark)]),
         "questions": benchmark["id"][:],
         "batch_size": settings.batch_size,
@@ -147,17 +142,12 @@ def joined(parts: list[pa.Table]) -> pa.Table:
     return pa.concat_tables(parts).sort_by("row").drop_columns("row")
 
 
-def main() -> None:
-    """Command line: the method to run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("method", help="a key of params.yaml's evaluate.methods")
-    name = parser.parse_args().method
-    try:
-        parameters = load_parameters()
-        evaluate(name, parameters.model, parameters.evaluate)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters, name: str) -> None:
+    """The two files of one method."""
+    evaluate(name, parameters.model, parameters.evaluate)
 
+
+main = stage.command(__doc__, write, argument=("method", "a key of params.yaml's evaluate.methods"))
 
 if __name__ == "__main__":
     main()

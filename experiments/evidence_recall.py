@@ -1,7 +1,7 @@
 """How much of the evidence each method keeps, beside its accuracy: `python -m experiments.evidence_recall`.
 
 Evidence are the visual tokens that a question's ground-truth boxes touch. Writes results/evidence_recall.csv, one row
-per question type (and one for all), method and feasible budget, over the questions that have boxes:
+per group of questions (experiments/recorded/by_type.py), method and feasible budget, over those with boxes:
 
 - `recall`: the share of the evidence tokens that enter a decoder layer, mean over the layers as in the budget;
 - `recall_last_layer`: the share that enters the last layer;
@@ -12,7 +12,6 @@ tokens, which take others in, count for their own cell): what the other cells ga
 the share of such tokens without a cell among the visual tokens that are left in the end.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,18 @@ from transformers import AutoConfig
 
 from analysis.evidence import evidence_tokens, recall
 from analysis.significance import mean_intervals
-from experiments import benchmarks, predictions, presets
-from experiments.boxes import seen_boxes
-from experiments.cells import write_text
-from experiments.kept_tokens import layers_per_token
-from experiments.parameters import Parameters, load_parameters
-from experiments.processors import load_processor
+from experiments import stage
+from experiments.asking import benchmarks
+from experiments.asking.boxes import seen_boxes
+from experiments.asking.processors import load_processor
+from experiments.named import presets
+from experiments.parameters.load import Parameters
+from experiments.recorded import predictions
+from experiments.recorded.by_type import groups
+from experiments.recorded.cells import write_text
+from experiments.recorded.kept import layers_per_token, left, raster
 
 RESULT = Path("results/evidence_recall.csv")
-ALL = "all"
 MEASURES = ("recall", "recall_last_layer", "accuracy")
 COLUMNS = ["id", "type", "correct", "visual_tokens", "visual_tokens_per_layer", "kept"]
 
@@ -53,12 +55,10 @@ def table(parameters: Parameters) -> pd.DataFrame:
     if not measured:
         raise ValueError("no question has evidence boxes: evidence recall cannot be measured on this benchmark")
     questions = pd.DataFrame(measured)
-    types = [ALL, *sorted(questions["type"].unique())]
-    of_types = [
-        means(questions if kind == ALL else questions[questions["type"] == kind], parameters).assign(type=kind)
-        for kind in types
+    of_groups = [
+        means(chosen, parameters).assign(type=kind) for kind, chosen in groups(questions, parameters.evaluate.benchmark)
     ]
-    joined = pd.concat(of_types, ignore_index=True)
+    joined = pd.concat(of_groups, ignore_index=True)
     joined = joined.assign(model=parameters.model, benchmark=parameters.evaluate.benchmark)
     ends = [name for measure in MEASURES for name in (measure, f"{measure}_low", f"{measure}_high")]
     return joined[["model", "benchmark", "type", "method", "budget", "n", "merged", *ends]]
@@ -77,21 +77,13 @@ def evidence_boxes(parameters: Parameters) -> dict[str, list[list[float]]]:
     return {name: boxes for name, boxes in found.items() if boxes}
 
 
-def raster(visual_tokens: int) -> tuple[int, int]:
-    """Rows and columns of a square raster of so many visual tokens."""
-    side = round(visual_tokens**0.5)
-    if side**2 != visual_tokens:
-        raise ValueError(f"evidence recall needs visual tokens in one square raster; {visual_tokens} are none")
-    return side, side
-
-
 def measure(row: dict[str, Any], evidence_N: np.ndarray) -> dict[str, Any]:
     """One question's recall under one method and budget."""
     layers = len(row["visual_tokens_per_layer"])
     entered = layers_per_token(row["kept"], row["visual_tokens"], layers)
     over_layers, at_last = recall(entered, evidence_N, layers)
-    left = row["kept"][-1]["indices"] if len(row["kept"]) else np.arange(row["visual_tokens"])
-    merged = float(np.mean(np.asarray(left) >= row["visual_tokens"])) if len(left) else 0.0
+    numbers = left(row["kept"], row["visual_tokens"])
+    merged = float(np.mean(numbers >= row["visual_tokens"])) if len(numbers) else 0.0
     shares = {"recall": over_layers, "recall_last_layer": at_last, "accuracy": float(row["correct"]), "merged": merged}
     return {"id": row["id"], "type": row["type"], **shares}
 
@@ -108,16 +100,12 @@ def means(questions: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     return cells.round(6).reset_index()
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        result = table(load_parameters(try_methods=False))
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
-    write_text(RESULT, result.to_csv(index=False))
+def write(parameters: Parameters) -> None:
+    """The table."""
+    write_text(RESULT, table(parameters).to_csv(index=False))
 
+
+main = stage.command(__doc__, write, try_methods=False)
 
 if __name__ == "__main__":
     main()

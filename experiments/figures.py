@@ -6,15 +6,9 @@ figures/NAME.png, both at once.
 
 import argparse
 import importlib
-import pkgutil
 from pathlib import Path
 
-import analysis.figures
-
-
-def names() -> list[str]:
-    """Every figure there is: the modules of analysis.figures, except style."""
-    return sorted(module.name for module in pkgutil.iter_modules(analysis.figures.__path__) if module.name != "style")
+from analysis.figures import names
 
 
 def draw(name: str, results: Path = Path("results"), folder: Path = Path("figures")) -> list[Path]:
@@ -26,7 +20,7 @@ def draw(name: str, results: Path = Path("results"), folder: Path = Path("figure
     """
     if name not in names():
         raise ValueError(f"unknown figure {name!r}; the figures are: {', '.join(names())}")
-    from analysis.figures import style  # matplotlib: only to draw, not to name the figures there are
+    from analysis.figures.shared import style  # matplotlib: only to draw, not to name the figures there are
 
     module = importlib.import_module(f"analysis.figures.{name}")
     missing = [file for file in module.INPUTS if not (results / file).exists()]

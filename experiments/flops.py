@@ -4,25 +4,22 @@ Writes results/flops.csv: vision tower, projector, decoder, what the method spen
 prefill), one decoded token, and the total as a share of the unpruned model's.
 """
 
-import argparse
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from transformers import AutoConfig
 
-import pruning
-from analysis import flops
-from experiments import predictions, presets
-from experiments.cells import write_text
-from experiments.parameters import Parameters, load_parameters
-from pruning.budget import Sizes, mean_visual_tokens
+from experiments import stage
+from experiments.named import presets
+from experiments.parameters.load import Parameters
+from experiments.recorded import paths, predictions
+from experiments.recorded.cells import write_text
+from experiments.recorded.flops import TERMS, flops_of
 
-RESULT = Path("results/flops.csv")
+RESULT = paths.FLOPS
 SHAPE = ("parameters", "text_tokens", "images", "visual_tokens")
-TERMS = ("vision", "projector", "decoder", "choosing", "total", "per_decoded_token")
 
 
 def table(parameters: Parameters) -> pd.DataFrame:
@@ -56,41 +53,12 @@ def table(parameters: Parameters) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def flops_of(
-    config: Any,
-    name: str,
-    settings: str,
-    text_tokens: int,
-    images: list[Any],
-    visual_tokens: int,
-    per_layer: tuple[int, ...],
-) -> dict[str, float]:
-    """The terms of one question, with `full`: the total of the unpruned model, and the mean visual tokens."""
-    method = pruning.make(name, **json.loads(settings))
-    sizes = Sizes.of(
-        config,
-        visual_tokens=visual_tokens,
-        text_tokens=text_tokens,
-        vision_tokens=flops.vision_tokens(config, images),
-    )
-    choosing = method.choosing_flops(sizes)
-    counted = flops.count(config, per_layer, text_tokens, images, choosing=choosing)
-    terms = {term: float(getattr(counted, term)) for term in TERMS}
-    if getattr(method, "mode", None) == "repeat":  # no cache: every step is a prefill of one token more
-        terms["per_decoded_token"] = flops.count(config, per_layer, text_tokens + 1, images, choosing=choosing).total
-    full = flops.count(config, [visual_tokens] * len(per_layer), text_tokens, images)
-    return terms | {"full": full.total, "mean_visual_tokens": mean_visual_tokens(per_layer)}
+def write(parameters: Parameters) -> None:
+    """The table."""
+    write_text(RESULT, table(parameters).to_csv(index=False))
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        write_text(RESULT, table(load_parameters()).to_csv(index=False))
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
-
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,6 @@ Reads the sections `model`, `evaluate` (the methods' own parameters) and `free_f
 `experiments.judge` has a language model score the same texts.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
@@ -23,12 +22,14 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from analysis.significance import accuracy_interval, mean_intervals
-from experiments import answers, benchmarks, cells, models
-from experiments.parameters import Parameters, load_parameters
-from experiments.predictions import budgets_of
+from experiments import stage
+from experiments.asking import answers, benchmarks, models
+from experiments.named.benchmarks import FREE_FORM
+from experiments.parameters.load import Parameters
+from experiments.recorded import cells, paths
+from experiments.recorded.predictions import budgets_of
 from experiments.testbed.facts import objects_named, score_facts
 
-TEXTS = Path("results/free_form.parquet")
 RESULT = Path("results/free_form.csv")
 
 
@@ -113,26 +114,20 @@ def _summarised(table: pd.DataFrame, described: pd.DataFrame, seed: int) -> Iter
         yield entry
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        parameters = load_parameters()
-        settings = parameters.free_form
-        questions = benchmarks.load(
-            parameters.evaluate.benchmark, settings.questions, settings.seed, types=benchmarks.FREE_FORM
-        )
-        texts, described = run(parameters, questions)
-        captions = benchmarks.load(parameters.evaluate.benchmark, types=("caption",))
-        table = scored(texts, questions, objects_of_scenes(captions.remove_columns("image")))
-        result = summary(table, described, settings.seed)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """The texts and their scores."""
+    settings = parameters.free_form
+    questions = benchmarks.load(parameters.evaluate.benchmark, settings.questions, settings.seed, types=FREE_FORM)
+    texts, described = run(parameters, questions)
+    captions = benchmarks.load(parameters.evaluate.benchmark, types=("caption",))
+    table = scored(texts, questions, objects_of_scenes(captions.remove_columns("image")))
+    result = summary(table, described, settings.seed)
     result.insert(0, "model", parameters.model)
-    cells.write_table(TEXTS, pa.Table.from_pandas(table, preserve_index=False))
+    cells.write_table(paths.TEXTS, pa.Table.from_pandas(table, preserve_index=False))
     cells.write_text(RESULT, result.to_csv(index=False))
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

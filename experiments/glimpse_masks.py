@@ -9,145 +9,31 @@ experiments/evidence_recall.py. Writes, with the cap on the kept share (`cap` 1:
   as many tokens behind the same layer drawn by lot; without a cap, at the paper's threshold), `kept_share`, FLOPs as a
   share of the unpruned model's (`flops`), the share of the tokens that are evidence (`evidence_share`), the highest
   recall of it that the cap allows (`recall_bound`), and the mask's quality;
-- results/glimpse_masks.csv: their means by model, cap, threshold and question type, accuracy with its interval;
+- results/glimpse_masks.csv: their means by model, cap, threshold and group of questions, accuracy with its interval;
 - results/glimpse_examples.csv: what the first model keeps for two questions about each of a few images, without a cap.
 """
 
-import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from datasets import Dataset
-from tqdm import tqdm
 
-import pruning
-from analysis.evidence import evidence_tokens
-from analysis.masks import MaskQuality, mask_quality
-from analysis.random_masks import RandomMasks
-from analysis.significance import accuracy_interval
-from experiments import answers, benchmarks, models
-from experiments.cells import write_text
-from experiments.evidence_recall import ALL, raster
-from experiments.flops import flops_of
-from experiments.parameter_sections import Accuracy, Evaluate, GlimpseMasks
-from experiments.parameters import load_parameters
-from pruning.glimpse import checkpoint
-from pruning.glimpse.selection import KeepImportant
+from experiments import stage
+from experiments.asking import benchmarks
+from experiments.parameters.load import Parameters
+from experiments.probing.masks import (
+    MEASURES,
+    PAPER_THRESHOLD,
+    run,
+    settings_of,
+    summary,
+)
+from experiments.recorded.cells import write_text
 
 QUESTIONS = Path("results/glimpse_questions.csv")
 RESULT = Path("results/glimpse_masks.csv")
 EXAMPLES = Path("results/glimpse_examples.csv")
-METHOD = "glimpse"
 EXAMPLE_TYPES = ("attribute", "reading")
-MEASURES = ["kept_share", "mean_visual_tokens", "flops", "evidence_share", "recall_bound", *MaskQuality._fields]
-PAPER_THRESHOLD = KeepImportant.threshold
-
-
-class Setting(NamedTuple):
-    """The modules in a folder, a cap on the kept share (1 is none) and the threshold of what is kept."""
-
-    path: str
-    cap: float
-    threshold: float = PAPER_THRESHOLD
-
-
-def run(model_name: str, settings: list[Setting], benchmark: Dataset, asked: Evaluate) -> pd.DataFrame:
-    """One row for each setting and question: its answer, kept tokens after layer K and how these match the evidence."""
-    model, processor = models.load(model_name)
-    batches = list(answers.make_batches(processor, model.config, benchmark, asked.batch_size))
-    counts = {batch.visual_tokens for batch in batches}
-    methods = {setting: dict.fromkeys(counts, method_of(setting)) for setting in settings}
-    by_lot = [setting for setting in settings if setting.cap == 1 and setting.threshold == PAPER_THRESHOLD]
-    total = (len(methods) + len(by_lot)) * len(benchmark)
-    boxes = {question["id"]: question["boxes"] for batch in batches for question in batch.questions}
-    rows: list[dict[str, Any]] = []
-    with answers.side_by_side(model) as copies, tqdm(total=total, unit="question") as progress:
-        for answered in answers.answer_all(copies, processor, methods, batches, asked.max_new_tokens):
-            for setting, by_row in answered.items():
-                labels = {"setting": settings.index(setting), **setting._asdict()}
-                rows += [
-                    {**labels, "row": row, **measure(model.config, found, boxes, setting.cap)}
-                    for row, found in by_row.items()
-                ]
-                progress.update(len(by_row))
-        table = pd.DataFrame(rows).assign(random_correct=np.nan)
-        for setting in by_lot:
-            own = table["setting"] == settings.index(setting)
-            kept = table[own].set_index("row")["kept"].map(len)
-            lots = dict.fromkeys(counts, RandomMasks(k=checkpoint.read_config(setting.path).reduce_layer + 1))
-            told = [with_counts(batch, kept) for batch in batches]
-            for answered in answers.answer_all(copies, processor, {setting: lots}, told, asked.max_new_tokens):
-                right = {row: found["correct"] for row, found in answered[setting].items()}
-                table.loc[own & table["row"].isin(right), "random_correct"] = table["row"].map(right).astype(float)
-                progress.update(len(right))
-    return table.sort_values(["setting", "row"])
-
-
-def with_counts(batch: answers.Batch, kept: "pd.Series[int]") -> answers.Batch:
-    """The batch with how many visual tokens each of its questions is to keep, by row of the benchmark."""
-    questions = [
-        question | {"counts": int(kept[row])} for row, question in zip(batch.rows, batch.questions, strict=True)
-    ]
-    return replace(batch, questions=questions)
-
-
-def settings_of(path: str, asked: GlimpseMasks) -> list[Setting]:
-    """Every cap, then every threshold without a cap."""
-    capped = [Setting(path, cap) for cap in asked.caps]
-    return capped + [Setting(path, 1.0, threshold) for threshold in asked.thresholds]
-
-
-def method_of(setting: Setting) -> pruning.Method:
-    """GlimpsePrune as a setting has it."""
-    capped = {} if setting.cap == 1 else {"max_remain_ratio": setting.cap}
-    return pruning.make(METHOD, path=setting.path, threshold=setting.threshold, **capped)
-
-
-def measure(config: Any, answer: dict[str, Any], boxes: dict[str, list[list[float]]], cap: float) -> dict[str, Any]:
-    """One answer's kept tokens against the evidence of its question."""
-    kept_N = np.zeros(answer["visual_tokens"], dtype=bool)
-    kept_N[answer["kept"][-1]["indices"] if answer["kept"] else slice(None)] = True
-    evidence_N = evidence_tokens(boxes[answer["id"]], *raster(answer["visual_tokens"]))
-    per_layer = answer["visual_tokens_per_layer"]
-    shape = (answer["text_tokens"], json.loads(answer["images"]), answer["visual_tokens"], tuple(per_layer))
-    counted = flops_of(config, METHOD, answer["parameters"], *shape)
-    return {
-        **{name: answer[name] for name in ("id", "type", "answer", "prediction", "correct", "visual_tokens")},
-        "kept_share": kept_N.mean(),
-        "mean_visual_tokens": np.mean(per_layer),
-        "flops": counted["total"] / counted["full"],
-        "evidence_share": evidence_N.mean(),
-        "recall_bound": min(1.0, int(cap * len(evidence_N)) / max(1, evidence_N.sum())),
-        **mask_quality(kept_N, evidence_N)._asdict(),
-        "kept": np.flatnonzero(kept_N).tolist(),
-    }
-
-
-def summary(questions: pd.DataFrame, labels: list[str], settings: Accuracy) -> pd.DataFrame:
-    """Means by the columns `labels`, and among each by type, `all` first."""
-    rows = []
-    for values, group in questions.groupby(labels, sort=False):
-        for kind in (ALL, *sorted(group["type"].unique())):
-            chosen = group if kind == ALL else group[group["type"] == kind]
-            row = dict(zip(labels, values, strict=True)) | {"type": kind, "n": len(chosen)}
-            row |= _accuracy(chosen["correct"], "", settings)
-            row |= _accuracy(chosen["random_correct"].dropna(), "random_", settings)
-            rows.append(row | chosen[MEASURES].mean().to_dict())
-    return pd.DataFrame(rows).round(4)
-
-
-def _accuracy(correct: "pd.Series[float]", prefix: str, settings: Accuracy) -> dict[str, float]:
-    """Mean and interval in columns whose names begin with `prefix`; nothing where nothing was asked."""
-    if not len(correct):
-        return {}
-    low, high = accuracy_interval(
-        correct.astype(float), confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed
-    )
-    return {f"{prefix}accuracy": correct.astype(float).mean(), f"{prefix}ci_low": low, f"{prefix}ci_high": high}
 
 
 def examples(questions: pd.DataFrame, images: int) -> pd.DataFrame:
@@ -161,25 +47,20 @@ def examples(questions: pd.DataFrame, images: int) -> pd.DataFrame:
     return shown.assign(kept=shown["kept"].map(json.dumps))[columns]
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        parameters = load_parameters()
-        settings, asked = parameters.evaluate, parameters.glimpse_masks
-        benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
-        each = {
-            model: run(model, settings_of(path, asked), benchmark, settings) for model, path in asked.modules.items()
-        }
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """The three tables."""
+    settings, asked = parameters.evaluate, parameters.glimpse_masks
+    benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
+    each = {model: run(model, settings_of(path, asked), benchmark, settings) for model, path in asked.modules.items()}
     questions = pd.concat([table.assign(model=model) for model, table in each.items()])
     columns = ["model", "id", "type", "cap", "threshold", "correct", "random_correct", *MEASURES]
     write_text(QUESTIONS, questions[columns].round(4).to_csv(index=False))
-    write_text(RESULT, summary(questions, ["model", "cap", "threshold"], parameters.accuracy).to_csv(index=False))
+    means = summary(questions, ["model", "cap", "threshold"], settings.benchmark, parameters.accuracy)
+    write_text(RESULT, means.to_csv(index=False))
     write_text(EXAMPLES, examples(next(iter(each.values())), asked.images).to_csv(index=False))
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

@@ -7,7 +7,6 @@ asked anew. Writes results/judge/NAME.csv: the mean score by type of text, metho
 no score.
 """
 
-import argparse
 import hashlib
 import json
 import re
@@ -21,10 +20,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from analysis.significance import mean_intervals
-from experiments.cells import write_text
-from experiments.free_form import TEXTS
-from experiments.parameter_sections import Judge
-from experiments.parameters import load_parameters
+from experiments import stage
+from experiments.parameters.load import Parameters
+from experiments.parameters.sections import Judge
+from experiments.recorded import paths
+from experiments.recorded.cells import write_text
 
 FOLDER = Path("results/judge")
 MAX_TOKENS = 64
@@ -36,7 +36,7 @@ INSTRUCTION = (
 _SCORE = re.compile(r"score\s*[:=]\s*([01](?:\.\d+)?|\.\d+)", re.IGNORECASE)
 
 
-class JudgeError(RuntimeError):
+class JudgeError(ValueError):
     """The judge cannot be asked; the message says what to change. Replies that came stay in the transcript."""
 
 
@@ -136,28 +136,19 @@ def summary(texts: pd.DataFrame, judge: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def main() -> None:
-    """Command line: the judge to ask."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("judge", help="a key of params.yaml's judge")
-    name = parser.parse_args().judge
-    if not TEXTS.exists():
-        parser.exit(1, f"error: {TEXTS} is missing; `dvc repro free_form` writes it\n")
-    texts = pd.read_parquet(TEXTS)
-    try:
-        judges = load_parameters(try_methods=False).judge
-        if name not in judges:
-            raise JudgeError(f"judge {name!r} is not in params.yaml's judge: {', '.join(judges) or 'none is there'}")
-        settings = judges[name]
-        bodies = [
-            request(row.question, row.answer, row.prediction, settings.model) for row in texts.itertuples(index=False)
-        ]
-        replies = ask_all(bodies, connect(settings), settings.workers, FOLDER / f"{name}.jsonl")
-    except (JudgeError, ValueError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters, name: str) -> None:
+    """The scores of one judge."""
+    texts = pd.read_parquet(paths.needed(paths.TEXTS, "free_form"))
+    settings = stage.chosen("judge", name, "judge", parameters.judge)
+    bodies = [
+        request(row.question, row.answer, row.prediction, settings.model) for row in texts.itertuples(index=False)
+    ]
+    replies = ask_all(bodies, connect(settings), settings.workers, FOLDER / f"{name}.jsonl")
     texts["score"] = pd.array([read_score(replies[digest(body)]) for body in bodies], dtype="Float64")
     write_text(FOLDER / f"{name}.csv", pd.DataFrame(summary(texts, settings.model)).to_csv(index=False))
 
+
+main = stage.command(__doc__, write, argument=("judge", "a key of params.yaml's judge"), try_methods=False)
 
 if __name__ == "__main__":
     main()

@@ -7,29 +7,27 @@ tower and choosing included, preprocessing not; the model's own, without any hoo
 the row `full` shows what the hooks cost. Writes results/latency.csv, with device, dtype, threads and versions.
 """
 
-import argparse
-import platform
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import transformers
 from tqdm import tqdm
 
-from experiments import answers, benchmarks, clip, models
-from experiments.answers import Batch
-from experiments.cells import write_text
-from experiments.parameters import Parameters, load_parameters
-from experiments.predictions import budgets_of
-from pruning.base import Method
+from experiments import stage
+from experiments.asking import answers, benchmarks, clip, models
+from experiments.asking.answers import Batch
+from experiments.asking.surroundings import surroundings, wait
+from experiments.parameters.load import Parameters
+from experiments.recorded import paths
+from experiments.recorded.cells import write_text
+from experiments.recorded.predictions import budgets_of
 from pruning.budget import InfeasibleBudget, solve
+from pruning.choosing.base import Method
 
-RESULT = Path("results/latency.csv")
-CPU_INFO = Path("/proc/cpuinfo")
+RESULT = paths.LATENCY
 
 
 def table(parameters: Parameters) -> pd.DataFrame:
@@ -69,7 +67,7 @@ def methods_of(parameters: Parameters, model: Any, batch: Batch) -> dict[tuple[s
                 method = solve(name, wanted, num_visual=batch.visual_tokens, num_layers=layers, **own)
             except InfeasibleBudget:
                 continue
-            methods[name, budget] = answers.fit(method, batch.questions)
+            methods[name, budget] = method.for_questions(batch.questions)
     return methods
 
 
@@ -79,47 +77,17 @@ def prefill_seconds(model: Any, method: Method | None, inputs: dict[str, torch.T
     with nullcontext() if method is None else method(model):
         wait(model.device)
         begun = time.perf_counter()
-        model(**inputs, use_cache=getattr(method, "mode", "static") != "repeat", logits_to_keep=1)
+        model(**inputs, use_cache=method is None or method.uses_cache, logits_to_keep=1)
         wait(model.device)
         return time.perf_counter() - begun
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all that it was asked for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def write(parameters: Parameters) -> None:
+    """The table."""
+    write_text(RESULT, table(parameters).to_csv(index=False, float_format="%.5g"))
 
 
-def surroundings(model: Any) -> dict[str, Any]:
-    """What a time depends on besides the method."""
-    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else processor_name()
-    return {
-        "device": device,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "attention": model.config._attn_implementation,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def processor_name() -> str:
-    """The CPU's name where Linux tells it, else its architecture."""
-    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        result = table(load_parameters())
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
-    write_text(RESULT, result.to_csv(index=False, float_format="%.5g"))
-
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

@@ -2,17 +2,17 @@
 
 The causal side of the attention shift (VisPruner, arXiv 2412.01818, shift (c)): attention that favours some positions
 matters only as far as answers depend on it. Writes results/quartile_kept.csv: the unpruned model (without layer and
-quartile), then every decoder layer and quartile, by question type; see experiments.settings.measure.
+quartile), then every decoder layer and quartile, by question type; see experiments.asking.grid.measure.
 """
 
-import argparse
 from pathlib import Path
 
-from analysis.probes import KeepQuartile
-from experiments import settings
-from experiments.cells import write_text
-from experiments.parameters import load_parameters
-from experiments.settings import Setting
+from experiments import stage
+from experiments.asking import grid
+from experiments.asking.grid import Setting
+from experiments.parameters.load import Parameters
+from experiments.probing.probes import KeepQuartile
+from experiments.recorded.cells import write_text
 from pruning.methods.full import Full
 
 RESULT = Path("results/quartile_kept.csv")
@@ -25,19 +25,14 @@ def settings_of(layers: list[int]) -> list[Setting]:
     return [unpruned, *(Setting({"method": KeepQuartile.name, **one}, KeepQuartile, one) for one in kept)]
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        parameters = load_parameters()
-        asked = parameters.quartile_kept
-        table = settings.measure("quartile_kept", settings_of(asked.layers), asked, parameters)
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
-    integers = {"layer": "Int64", "quartile": "Int64"}
-    write_text(RESULT, table.astype(integers).to_csv(index=False))
+def write(parameters: Parameters) -> None:
+    """The table."""
+    asked = parameters.quartile_kept
+    table = grid.measure("quartile_kept", settings_of(asked.layers), asked, parameters)
+    write_text(RESULT, table.astype({"layer": "Int64", "quartile": "Int64"}).to_csv(index=False))
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

@@ -5,81 +5,18 @@ question of each type and for a caption, and one of the questions again for an a
 balanced within each type.
 """
 
-import io
 import os
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet
-from datasets import Dataset, Features, Image, List, Value
-from tqdm import tqdm
+from datasets import Dataset
 
-from experiments.parameters import load_parameters
-from experiments.testbed.questions import TYPES, Question, caption
-from experiments.testbed.scenes import COLOURS, Scene, render, sample_scene
-from experiments.testbed.sentences import in_full
+from experiments import stage
+from experiments.parameters.load import Parameters
+from experiments.testbed.table import draw
 
 FOLDER = Path("data/scenes")
 SCENES = {"evaluation": 300, "validation": 60}
-FEATURES = Features(
-    {
-        "id": Value("string"),
-        "image": Image(),
-        "question": Value("string"),
-        "answer": Value("string"),
-        "type": Value("string"),
-        "boxes": List(List(Value("float32"))),
-    }
-)
-
-
-def png(scene: Scene) -> bytes:
-    """The rendered scene as PNG bytes."""
-    buffer = io.BytesIO()
-    render(scene).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def rarest(questions: list[Question], asked: Counter[tuple[str, str]], rng: np.random.Generator) -> Question:
-    """A question whose answer was asked for least so far, ties at random."""
-    ranked = sorted(
-        rng.permutation(len(questions)).tolist(), key=lambda i: asked[questions[i].type, questions[i].answer]
-    )
-    return questions[ranked[0]]
-
-
-def draw(split: str, count: int, seed: int) -> Dataset:
-    """`count` scenes on which every type can be asked: a question of each type, a caption and a full sentence each."""
-    # Training draws its scenes from other streams of the generator (experiments/testbed/loop.py).
-    rng = np.random.default_rng([seed, *split.encode()])
-    asked: Counter[tuple[str, str]] = Counter()
-    rows: list[dict[str, object]] = []
-    with tqdm(total=count, desc=split) as progress:
-        while progress.n < count:
-            scene = sample_scene(rng)
-            askable = [ask(scene) for ask in TYPES.values()]
-            # A scene has one dot and so one question about it: its colour is balanced by choosing the scene.
-            often = asked["small_object", scene.dot.colour] > progress.n // len(COLOURS)
-            if often or not all(askable):
-                continue
-            questions = [rarest(found, asked, rng) for found in askable]
-            asked.update((question.type, question.answer) for question in questions)
-            image = {"bytes": png(scene), "path": None}
-            # The types take turns in being answered in a sentence.
-            for question in (*questions, caption(scene), in_full(questions[progress.n % len(questions)])):
-                rows.append(
-                    {
-                        "id": f"{split}-{progress.n:04d}-{question.type}",
-                        "image": image,
-                        "question": question.text,
-                        "answer": question.answer,
-                        "type": question.type,
-                        "boxes": [list(box) for box in question.boxes],
-                    }
-                )
-            progress.update()
-    return Dataset.from_list(rows, features=FEATURES)
 
 
 def write(dataset: Dataset, path: Path) -> None:
@@ -92,11 +29,13 @@ def write(dataset: Dataset, path: Path) -> None:
     os.replace(part, path)
 
 
-def main() -> None:
-    seed = load_parameters().scenes.seed
+def write_splits(parameters: Parameters) -> None:
+    """Both files."""
     for split, count in SCENES.items():
-        write(draw(split, count, seed), FOLDER / f"{split}.parquet")
+        write(draw(split, count, parameters.scenes.seed), FOLDER / f"{split}.parquet")
 
+
+main = stage.command(__doc__, write_splits)
 
 if __name__ == "__main__":
     main()

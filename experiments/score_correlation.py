@@ -10,106 +10,29 @@ Writes results/score_correlation.csv, one row per pair: the mean and standard de
   nothing, so that methods which merge overlap little with all others.
 """
 
-import argparse
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from analysis.agreement import overlap, rank_correlation
-from experiments import answers, benchmarks, models, predictions
-from experiments.cells import write_text
-from experiments.kept_tokens import layers_per_token
-from experiments.parameters import Parameters, load_parameters
-from pruning.base import BeforeLLM, InsideLLM
-from pruning.budget import InfeasibleBudget, Sizes, solve
+from experiments import stage
+from experiments.asking import answers, benchmarks, models
+from experiments.parameters.load import Parameters
+from experiments.probing.scores import BeforeScores, InsideScores
+from experiments.recorded import predictions
+from experiments.recorded.cells import write_text
+from experiments.recorded.kept import layers_per_token
+from pruning.budget import InfeasibleBudget, solve
+from pruning.choosing.base import InsideLLM
 from pruning.methods import sequence
-from pruning.methods.cdpruner import conditional_kernel, text_relevance
-from pruning.methods.oracle import touched
-from pruning.methods.random import random_scores
-from pruning.observed import Observed, ObservedLayer
-from pruning.selection import greedy_dpp, max_min_diversity
-from pruning.tokens import Choice
 
 RESULT = Path("results/score_correlation.csv")
-
-
-@dataclass
-class BeforeScores(BeforeLLM):
-    """Keeps every token and notes the scores of the methods before the language model, `[B, N]` each."""
-
-    name: ClassVar[str] = "before_scores"
-    positions = "original"
-
-    boxes: Sequence[Sequence[Sequence[float]]] = ()
-    found: dict[str, Tensor] = field(default_factory=dict)
-
-    def count(self, num_visual: int) -> int:
-        return num_visual
-
-    def select(self, seen: Observed) -> Tensor:
-        count = seen.num_visual
-        relevance_BN = text_relevance(seen)
-        kernel_BNN = conditional_kernel(seen.projected_BND, relevance_BN)
-        evidence = [
-            touched(cells_N4, torch.tensor(np.array([*self.boxes[sample]]), device=seen.device).view(-1, 4)).any(dim=0)
-            for cells_N4, sample in zip(seen.cells_BN4, seen.samples, strict=True)
-        ]
-        self.found |= {
-            "cls": seen.cls_attention_BHN.mean(dim=1),
-            "cls_last_layer": seen.wide_attention_BN,
-            "feature_norm": seen.features_BNC.norm(dim=-1),
-            "relevance": relevance_BN,
-            "dpp_order": earliness(greedy_dpp(kernel_BNN, count)),
-            "diversity_order": earliness(max_min_diversity(seen.projected_BND, count)),
-            "random": random_scores(seen, seed=0),
-            "evidence": torch.stack(evidence),
-        }
-        return torch.arange(count, device=seen.device).expand(seen.num_images, -1)
-
-    def choosing_flops(self, sizes: Sizes) -> int:
-        return 0
-
-
-@dataclass
-class InsideScores(InsideLLM):
-    """Keeps every token and notes the scores of methods inside the language model, each at its first layer."""
-
-    name: ClassVar[str] = "inside_scores"
-
-    methods: Mapping[str, InsideLLM] = field(default_factory=dict)
-    found: dict[str, Tensor] = field(default_factory=dict)
-
-    def stages(self, num_visual: int, num_layers: int) -> dict[int, int | None]:
-        return dict.fromkeys(sorted(self._by_layer(num_visual, num_layers)), None)
-
-    def choose(self, seen: ObservedLayer, counts: Sequence[int | None]) -> Choice:
-        by_layer = self._by_layer(seen.prompt.tokens.visual[0], len(seen.family.layers))
-        for name in by_layer[seen.layer]:
-            scores_BS = self.methods[name].score(seen)
-            self.found[name] = scores_BS[seen.visual_BS].unflatten(0, (len(scores_BS), -1))
-        return Choice(torch.ones_like(seen.visual_BS), seen.tokens.visual)
-
-    def _by_layer(self, num_visual: int, num_layers: int) -> dict[int, list[str]]:
-        by_layer: dict[int, list[str]] = {}
-        for name, method in self.methods.items():
-            by_layer.setdefault(min(method.stages(num_visual, num_layers)), []).append(name)
-        return by_layer
-
-    def choosing_flops(self, sizes: Sizes) -> int:
-        return 0
-
-
-def earliness(picks_BN: Tensor) -> Tensor:
-    """A score `[B, N]` that falls with the place of every token in an order of picks."""
-    return -picks_BN.argsort(dim=1)
 
 
 def scores(parameters: Parameters) -> dict[str, np.ndarray]:
@@ -195,16 +118,12 @@ def table(parameters: Parameters) -> pd.DataFrame:
     return result
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        result = table(load_parameters())
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
-    write_text(RESULT, result.to_csv(index=False, float_format="%.5g"))
+def write(parameters: Parameters) -> None:
+    """The table."""
+    write_text(RESULT, table(parameters).to_csv(index=False, float_format="%.5g"))
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

@@ -3,18 +3,18 @@
 The causal side of attention dispersion (VisPruner, arXiv 2412.01818): as many tokens, dropped before the language
 model, by the last query's attention in a layer of the unpruned model, by the same with the RoPE decay removed, at
 random, and by [CLS] attention. Writes results/score_kept.csv: one row per score and question type, and the unpruned
-model; see experiments.settings.measure.
+model; see experiments.asking.grid.measure.
 """
 
-import argparse
 from pathlib import Path
 
-from analysis.probes import KeepByLastQuery
-from experiments import settings
-from experiments.capture_attention import LAYER
-from experiments.cells import write_text
-from experiments.parameters import load_parameters
-from experiments.settings import Setting
+from experiments import stage
+from experiments.asking import grid
+from experiments.asking.grid import Setting
+from experiments.parameters.load import Parameters
+from experiments.probing.attention import LAYER
+from experiments.probing.probes import KeepByLastQuery
+from experiments.recorded.cells import write_text
 from pruning.methods.fastervlm import FasterVLM
 from pruning.methods.full import Full
 from pruning.methods.random import Random
@@ -37,18 +37,14 @@ def settings_of(keep: int) -> list[Setting]:
     ]
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        parameters = load_parameters()
-        asked = parameters.score_kept
-        table = settings.measure("score_kept", settings_of(asked.keep), asked, parameters)
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """The table."""
+    asked = parameters.score_kept
+    table = grid.measure("score_kept", settings_of(asked.keep), asked, parameters)
     write_text(RESULT, table.astype({"layer": "Int64", "keep": "Int64"}).to_csv(index=False))
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

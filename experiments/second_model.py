@@ -1,16 +1,15 @@
 """A short grid on a second model, at several image sizes: `python -m experiments.second_model`.
 
 Reads the section `second_model` of params.yaml, and the confidence of `accuracy`. Beside the methods stands, where
-`downsample` is true, the unpruned model on images of so few pixels (experiments/downsample.py). Writes
+`downsample` is true, the unpruned model on images of so few pixels (experiments/asking/downsample.py). Writes
 
-- results/second_model.csv: one row for each image size, method, budget and question type (and one over all), accuracy
+- results/second_model.csv: one row for each image size, method, budget and group of questions, accuracy
   with its interval, measured visual tokens, FLOPs of the prefill as a share of the unpruned model's on the image as it
   was; the floor where a budget is out of reach;
 - results/difficult_questions.csv: at the largest size, for each method and budget, the accuracy on the questions that
   downsampling to that budget answers wrong (`difficult`) and on those that it answers right (`easy`).
 """
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,18 +21,24 @@ from datasets import Dataset
 from PIL.Image import Resampling
 from tqdm import tqdm
 
-from experiments import answers, benchmarks, downsample, models
-from experiments.accuracy import ALL, measured
-from experiments.cells import write_text
-from experiments.flops import flops_of
-from experiments.parameters import Parameters, load_parameters
-from experiments.predictions import budgets_of
+from experiments import stage
+from experiments.asking import answers, benchmarks, downsample, models
+from experiments.parameters.load import Parameters
+from experiments.parameters.sections import SecondModel
+from experiments.recorded.by_type import ALL, groups
+from experiments.recorded.cells import write_text
+from experiments.recorded.flops import flops_of
+from experiments.recorded.measured import measured
+from experiments.recorded.predictions import budgets_of
 from pruning.methods.full import Full
 
 RESULT = Path("results/second_model.csv")
 DIFFICULT = Path("results/difficult_questions.csv")
 DIFFICULT_COLUMNS = ["model", "image_size", "method", "budget", "group", "n"]
 DIFFICULT_COLUMNS += ["mean_visual_tokens", "accuracy", "ci_low", "ci_high"]
+
+# What one method at one budget is, and its answers with `ratio`, their FLOPs to the unpruned model's.
+Cell = tuple[dict[str, Any], pd.DataFrame]
 
 
 def resized(benchmark: Dataset, side: int) -> Dataset:
@@ -43,13 +48,18 @@ def resized(benchmark: Dataset, side: int) -> Dataset:
     )
 
 
-def answer_size(parameters: Parameters, side: int) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Every cell at one image size: what it is, and its answers with `ratio`, their FLOPs to the unpruned model's."""
-    settings = parameters.second_model
+def answer_all_sizes(settings: SecondModel) -> dict[int, list[Cell]]:
+    """The cells of every image size, by its side in pixels."""
     model, processor = models.load(settings.model)
     if settings.downsample:
         downsample.token_side(processor)  # refuses a model of one image size before anything is answered
-    asked = resized(benchmarks.load(settings.benchmark, settings.questions, settings.seed), side)
+    benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
+    return {side: list(answer_size(model, processor, benchmark, settings, side)) for side in settings.image_sizes}
+
+
+def answer_size(model: Any, processor: Any, benchmark: Dataset, settings: SecondModel, side: int) -> Iterator[Cell]:
+    """The cells of one image size."""
+    asked = resized(benchmark, side)
     batches = list(answers.make_batches(processor, model.config, asked, settings.batch_size))
     cells = [(name, budget) for name in settings.methods for budget in budgets_of(name, settings.budgets)]
     plans = {
@@ -60,7 +70,7 @@ def answer_size(parameters: Parameters, side: int) -> Iterator[tuple[dict[str, A
     head = {"model": settings.model, "image_size": side}
     with answers.side_by_side(model) as copies:
         found = collect(copies, processor, methods, batches, settings.max_new_tokens, f"{side} pixels")
-        unpruned = {row["id"]: _flops(model.config, row)["full"] for row in next(iter(found.values()))}
+        unpruned = {row["id"]: _flops(model.config, row)["full"] for row in next(iter(found.values()), [])}
         for cell, plan in plans.items():
             yield head | plan.cell, _with_ratio(found.get(cell, []), model.config, unpruned)
         for budget in budgets_of(downsample.NAME, settings.budgets) if settings.downsample else ():
@@ -89,17 +99,16 @@ def collect(
 
 
 def rows_of(head: dict[str, Any], answered: pd.DataFrame, parameters: Parameters) -> Iterator[dict[str, Any]]:
-    """One cell's rows of second_model.csv: over all types, then of each."""
+    """One cell's rows of second_model.csv, one for each group of questions; out of reach: one."""
     if not head["feasible"]:
         yield {**head, "type": ALL, "n": 0}
         return
-    for kind in (ALL, *sorted(answered["type"].unique())):
-        chosen = answered if kind == ALL else answered[answered["type"] == kind]
+    for kind, chosen in groups(answered, parameters.second_model.benchmark):
         flops = {"flops_to_full": round(chosen["ratio"].mean(), 4)}
         yield {**head, "type": kind, "n": len(chosen), **measured(chosen, parameters), **flops}
 
 
-def by_difficulty(cells: list[tuple[dict[str, Any], pd.DataFrame]], parameters: Parameters) -> Iterator[dict[str, Any]]:
+def by_difficulty(cells: list[Cell], parameters: Parameters) -> Iterator[dict[str, Any]]:
     """The rows of difficult_questions.csv, of the cells of one image size."""
     feasible = [(head, answered) for head, answered in cells if head["feasible"]]
     reference = {
@@ -127,21 +136,16 @@ def _flops(config: Any, row: dict[str, Any]) -> dict[str, float]:
     return flops_of(config, row["method"], *parts)
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        parameters = load_parameters()
-        sizes = parameters.second_model.image_sizes
-        by_size = {side: list(answer_size(parameters, side)) for side in sizes}
-        rows = [row for cells in by_size.values() for cell in cells for row in rows_of(*cell, parameters)]
-        difficult = pd.DataFrame(by_difficulty(by_size[max(sizes)], parameters), columns=DIFFICULT_COLUMNS)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """Both tables."""
+    by_size = answer_all_sizes(parameters.second_model)
+    rows = [row for cells in by_size.values() for cell in cells for row in rows_of(*cell, parameters)]
+    difficult = pd.DataFrame(by_difficulty(by_size[max(by_size)], parameters), columns=DIFFICULT_COLUMNS)
     write_text(RESULT, pd.DataFrame(rows).to_csv(index=False))
     write_text(DIFFICULT, difficult.to_csv(index=False))
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

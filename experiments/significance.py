@@ -1,20 +1,23 @@
 """Which differences between methods are more than chance, at every budget: `python -m experiments.significance`.
 
 Each pair of methods is tested on the questions that both answered (exact McNemar), and the p-values of a budget are
-corrected together (Holm). The unpruned model takes part at every budget. Writes results/significance.csv, one row per
-budget and pair, and results/tables/significance.md, one table per budget.
+corrected together (Holm); once over all questions, and once over those that take several looks where there are such.
+The unpruned model takes part at every budget. Writes results/significance.csv, one row per group of questions, budget
+and pair, and results/tables/significance.md, one table per group and budget.
 """
 
-import argparse
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analysis.significance import holm, mcnemar
-from experiments import predictions
-from experiments.cells import write_text
-from experiments.parameters import Parameters, load_parameters
+from experiments import stage
+from experiments.parameters.load import Parameters
+from experiments.recorded import predictions
+from experiments.recorded.by_type import ALL, SEVERAL_LOOKS, groups
+from experiments.recorded.cells import write_text
 
 RESULT = Path("results/significance.csv")
 TABLE = Path("results/tables/significance.md")
@@ -27,47 +30,60 @@ def table(parameters: Parameters) -> pd.DataFrame:
     `difference` is the accuracy of `first` less that of `second`; `only_first` and `only_second` count the questions
     that only one of them answers. `significant` says whether `p_holm` is at most alpha.
     """
-    answers = answers_by_budget(parameters)
+    types, answers = answers_by_budget(parameters)
     full = answers.pop(1.0, pd.DataFrame())
-    rows = []
-    for budget, correct in answers.items():
-        at_budget = []
-        everyone = pd.concat([full, correct], axis=1)
-        for first, second in itertools.combinations(everyone.columns, 2):
-            ours, theirs = everyone[first].to_numpy(), everyone[second].to_numpy()
-            only_first, only_second, p = mcnemar(ours, theirs)
-            row = {"budget": budget, "first": first, "second": second, "n": len(everyone)}
-            row |= {"accuracy_first": round(ours.mean(), 6), "accuracy_second": round(theirs.mean(), 6)}
-            row |= {"difference": round((only_first - only_second) / len(everyone), 6)}
-            at_budget.append(row | {"only_first": only_first, "only_second": only_second, "p": p})
-        for row, corrected in zip(at_budget, holm([row["p"] for row in at_budget]), strict=True):
-            rows.append(row | {"p_holm": corrected, "significant": bool(corrected <= parameters.significance.alpha)})
+    benchmark = parameters.evaluate.benchmark
+    rows = [
+        {"type": kind, "budget": budget} | row
+        for kind, of_kind in groups(types.rename("type").reset_index(), benchmark)
+        if kind in (ALL, SEVERAL_LOOKS)
+        for budget, correct in answers.items()
+        for row in pairs_of(pd.concat([full, correct], axis=1).loc[of_kind["id"]], parameters.significance.alpha)
+    ]
     if not rows:
         raise ValueError("significance needs at least two methods in params.yaml's evaluate.methods")
-    head = {"model": parameters.model, "benchmark": parameters.evaluate.benchmark}
+    head = {"model": parameters.model, "benchmark": benchmark}
     return pd.DataFrame([head | row for row in rows])
 
 
-def answers_by_budget(parameters: Parameters) -> dict[float, pd.DataFrame]:
-    """For each budget, largest first, the 0/1 answers of the methods that reach it: a column each, rows by question.
+def pairs_of(correct: pd.DataFrame, alpha: float) -> list[dict[str, Any]]:
+    """Every pair of columns of 0/1 answers, tested, and corrected for all of them."""
+    rows = []
+    for first, second in itertools.combinations(correct.columns, 2):
+        ours, theirs = correct[first].to_numpy(), correct[second].to_numpy()
+        only_first, only_second, p = mcnemar(ours, theirs)
+        row = {"first": first, "second": second, "n": len(correct)}
+        row |= {"accuracy_first": round(ours.mean(), 6), "accuracy_second": round(theirs.mean(), 6)}
+        row |= {"difference": round((only_first - only_second) / len(correct), 6)}
+        rows.append(row | {"only_first": only_first, "only_second": only_second, "p": p})
+    corrected = holm([row["p"] for row in rows])
+    return [row | {"p_holm": p, "significant": bool(p <= alpha)} for row, p in zip(rows, corrected, strict=True)]
+
+
+def answers_by_budget(parameters: Parameters) -> tuple["pd.Series[str]", dict[float, pd.DataFrame]]:
+    """The type of each question by its id; and for each budget, largest first, the 0/1 answers of the methods that
+    reach it: a column each, rows by question.
 
     Raises:
         ValueError: methods answered different questions.
     """
+    types: pd.Series[str] = pd.Series(dtype=str)
     answers: dict[float, dict[str, pd.Series]] = {}
-    for cell in predictions.read(parameters.evaluate, ["id", "correct"]):
+    for cell in predictions.read(parameters.evaluate, ["id", "type", "correct"]):
         if cell.feasible:
-            answers.setdefault(cell.budget, {})[cell.method] = cell.answers.set_index("id")["correct"].astype(float)
+            by_id = cell.answers.set_index("id")
+            types = by_id["type"]
+            answers.setdefault(cell.budget, {})[cell.method] = by_id["correct"].astype(float)
     asked = {frozenset(correct.index) for by_method in answers.values() for correct in by_method.values()}
     if len(asked) > 1:
         raise ValueError("the methods answered different questions: run `dvc repro evaluate`")
-    return {budget: pd.DataFrame(answers[budget]) for budget in sorted(answers, reverse=True)}
+    return types, {budget: pd.DataFrame(answers[budget]) for budget in sorted(answers, reverse=True)}
 
 
 def markdown(pairs: pd.DataFrame, alpha: float) -> str:
-    """One table per budget: methods by accuracy, and of each whether it is better or worse than each other one."""
+    """One table per group and budget: methods by accuracy, and of each which others it is better or worse than."""
     parts = []
-    for budget, rows in pairs.groupby("budget", sort=False):
+    for (kind, budget), rows in pairs.groupby(["type", "budget"], sort=False):
         accuracy = pd.concat([rows.set_index(side)[f"accuracy_{side}"] for side in ("first", "second")])
         accuracy = accuracy.groupby(level=0, sort=False).first().sort_values(ascending=False, kind="stable")
         sign = pd.DataFrame("", index=accuracy.index, columns=accuracy.index)
@@ -78,7 +94,8 @@ def markdown(pairs: pd.DataFrame, alpha: float) -> str:
             sign.loc[name, name] = "·"
         numbers = range(1, len(accuracy) + 1)
         parts += [
-            f"Budget {budget:.1%}, n = {rows['n'].iloc[0]} questions, {len(rows)} pairs",
+            f"{kind.replace('_', ' ').capitalize()}, budget {budget:.1%}, "
+            f"n = {rows['n'].iloc[0]} questions, {len(rows)} pairs",
             "",
             "| | method | accuracy | " + " | ".join(map(str, numbers)) + " |",
             "|---" * (len(accuracy) + 3) + "|",
@@ -96,18 +113,14 @@ def markdown(pairs: pd.DataFrame, alpha: float) -> str:
     return "\n".join([*parts, caption, ""])
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    try:
-        parameters = load_parameters(try_methods=False)
-        pairs = table(parameters)
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """Both tables."""
+    pairs = table(parameters)
     write_text(RESULT, pairs.to_csv(index=False, float_format="%.6g"))
     write_text(TABLE, markdown(pairs, parameters.significance.alpha))
 
+
+main = stage.command(__doc__, write, try_methods=False)
 
 if __name__ == "__main__":
     main()

@@ -3,38 +3,41 @@
 Writes to results/tables/, each as .csv, .md and .tex:
 
 - accuracy: accuracy by method and budget, from results/accuracy.csv;
+- accuracy_several_looks: over the questions that take several looks; without a row where the benchmark has none;
 - budget: visual tokens asked for and measured, from results/predictions/;
 - relative_accuracy: published performance relative to the unpruned model, and ours in columns of its own;
 
 and published.md and published.tex: what papers print, from data/published/.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments import budget_table, published, table_formats
-from experiments.accuracy import ALL, RESULT
-from experiments.cells import write_text
-from experiments.parameters import Parameters, load_parameters
-from experiments.table_formats import Measured
+from experiments import stage
+from experiments.parameters.load import Parameters
+from experiments.recorded import paths
+from experiments.recorded.by_type import ALL, SEVERAL_LOOKS
+from experiments.recorded.cells import write_text
+from experiments.reports import budget, formats, published
+from experiments.reports.formats import Measured
+from pruning import registry
 
 TABLES = Path("results/tables")
 FIRST = ("full", "random")
 # They look at the answer's evidence or keep everything: no competitors for the best value of a column.
-BOUNDS = ("full", "oracle", "oracle_inside")  # what a method can reach at most
+BOUNDS = ("full", *registry.of_role("oracle"))  # what a method can reach at most
 
 
-def accuracy_table(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """Overall accuracy in percent with its interval, method x budget; full and random first, the best one marked."""
-    overall = accuracy[accuracy["type"] == ALL]
-    names = list(dict.fromkeys(overall["method"]))
+def accuracy_table(accuracy: pd.DataFrame, group: str = ALL) -> pd.DataFrame:
+    """A group's accuracy in percent with its interval, method x budget; full and random first, the best one marked."""
+    of_group = accuracy[accuracy["type"] == group]
+    names = list(dict.fromkeys(of_group["method"]))
     names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
-    best = overall[~overall["method"].isin(BOUNDS)].groupby("budget")["accuracy"].max()
-    cells = {(row["method"], row["budget"]): _cell(row, best.get(row["budget"])) for _, row in overall.iterrows()}
-    budgets = sorted(overall["budget"].unique(), reverse=True)
+    best = of_group[~of_group["method"].isin(BOUNDS)].groupby("budget")["accuracy"].max()
+    cells = {(row["method"], row["budget"]): _cell(row, best.get(row["budget"])) for _, row in of_group.iterrows()}
+    budgets = sorted(of_group["budget"].unique(), reverse=True)
     columns = {f"{budget:.1%}": [cells.get((name, budget), "") for name in names] for budget in budgets}
     return pd.DataFrame({"method": names} | columns)
 
@@ -46,13 +49,16 @@ def _cell(row: pd.Series, best: float | None) -> Measured | str:
     return Measured(value, low, high, best=row["method"] not in BOUNDS and row["accuracy"] == best)
 
 
-def accuracy_caption(accuracy: pd.DataFrame, confidence: float) -> str:
-    """What the numbers are, over how many questions, and how sure."""
-    measured: Any = accuracy[accuracy["feasible"] & (accuracy["type"] == ALL)]
+def accuracy_caption(accuracy: pd.DataFrame, confidence: float, group: str = ALL) -> str:
+    """What the numbers are, over how many questions of which group, and how sure."""
+    measured: Any = accuracy[accuracy["feasible"] & (accuracy["type"] == group)]
+    looks = " that take several looks" if group == SEVERAL_LOOKS else ""
+    if not len(measured):
+        return f"Accuracy: {accuracy['benchmark'].iloc[0]} has no questions{looks}."
     return (
         f"Accuracy in percent of {measured['model'].iloc[0]} on {measured['benchmark'].iloc[0]}, "
-        f"n = {measured['n'].max()} questions, with its {100 * confidence:g}% bootstrap interval in small type, by "
-        "budget: mean visual tokens over the decoder layers, as a share of all. Bold: the best method at a budget, "
+        f"n = {measured['n'].max()} questions{looks}, with its {100 * confidence:g}% bootstrap interval in small type, "
+        "by budget: mean visual tokens over the decoder layers, as a share of all. Bold: the best method at a budget, "
         "full and the oracles aside. Where no setting of a method comes near a budget: its floor, the fewest mean "
         "visual tokens that it reaches."
     )
@@ -64,28 +70,24 @@ def write_all(parameters: Parameters, accuracy: pd.DataFrame, folder: Path = TAB
     Raises:
         FileNotFoundError, ValueError: predictions or published values are missing or not as expected.
     """
-    numbers = budget_table.numbers(parameters.evaluate)
+    numbers = budget.numbers(parameters.evaluate)
     blocks = {"published.md": published.markdown(), "published.tex": published.latex()}
-    caption = accuracy_caption(accuracy, parameters.accuracy.confidence)
-    table_formats.write(folder / "accuracy", accuracy_table(accuracy), caption)
-    table_formats.write(folder / "budget", budget_table.shown(numbers), budget_table.caption(numbers), numbers=numbers)
+    for name, group in (("accuracy", ALL), (f"accuracy_{SEVERAL_LOOKS}", SEVERAL_LOOKS)):
+        caption = accuracy_caption(accuracy, parameters.accuracy.confidence, group)
+        formats.write(folder / name, accuracy_table(accuracy, group), caption)
+    formats.write(folder / "budget", budget.shown(numbers), budget.caption(numbers), numbers=numbers)
     caption = published.beside_ours_caption(accuracy)
-    table_formats.write(folder / "relative_accuracy", published.beside_ours(accuracy), caption)
+    formats.write(folder / "relative_accuracy", published.beside_ours(accuracy), caption)
     for name, text in blocks.items():
         write_text(folder / name, text)
 
 
-def main() -> None:
-    """Command line: no arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    if not RESULT.exists():
-        parser.exit(1, f"error: {RESULT} is missing; `dvc repro accuracy` writes it\n")
-    try:
-        write_all(load_parameters(try_methods=False), pd.read_csv(RESULT))
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters) -> None:
+    """Every table."""
+    write_all(parameters, pd.read_csv(paths.needed(paths.ACCURACY, "accuracy")))
 
+
+main = stage.command(__doc__, write, try_methods=False)
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """Train GlimpsePrune's modules for a model: `python -m experiments.train_glimpse RUN`.
 
-Only the glimpse token and the predictor are trained, on questions with evidence boxes (experiments/grounded.py):
+Only the glimpse token and the predictor are trained, on questions with evidence boxes (experiments/asking/grounded.py):
 cross-entropy of the answer, plus Dice and binary cross-entropy of the predicted mask (arXiv 2508.01548, section 3.3).
 Hugging Face's Trainer does the rest: it resumes from the latest checkpoint of the same model and parameters in
 data/checkpoints/glimpse, runs on several GPUs under `torchrun` or `accelerate launch`, and in bf16 where the GPU has
@@ -8,7 +8,6 @@ it. The runs are in the section `train_glimpse` of params.yaml, named after thei
 data/models/glimpse-RUN and results/training_glimpse_RUN.csv.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from experiments import models
-from experiments.cells import digest, write_text
-from experiments.grounded import GroundedQuestions, collate
-from experiments.parameter_training import TrainGlimpse
-from experiments.parameters import load_parameters
-from experiments.scenes import draw
+from experiments import stage
+from experiments.asking import models
+from experiments.asking.grounded import GroundedQuestions, collate
+from experiments.parameters.load import Parameters
+from experiments.parameters.training import TrainGlimpse
+from experiments.recorded.cells import digest, write_text
+from experiments.testbed.questions import TYPES
+from experiments.testbed.table import draw
 from pruning.glimpse import checkpoint
 from pruning.glimpse.configuration import PRESETS, GlimpseConfig
 from pruning.glimpse.losses import BCE_WEIGHT, DICE_WEIGHT, box_mask, predictor_losses
@@ -87,7 +88,7 @@ class GlimpseTrainer(Trainer):
 def load_questions(settings: TrainGlimpse) -> GroundedQuestions:
     """Freshly drawn scenes, a table like data/scenes/*.parquet, or one of Visual-CoT's jsonl files."""
     if settings.data == "scenes":
-        drawn = draw("glimpse", -(-settings.questions // 6), settings.seed)
+        drawn = draw("glimpse", -(-settings.questions // len(TYPES)), settings.seed)
         return GroundedQuestions.from_table(drawn.data.table, settings.questions, settings.seed)
     file = Path(settings.data)
     if file.suffix == ".parquet":
@@ -153,25 +154,18 @@ def train(run: str, settings: TrainGlimpse, checkpoints: Path) -> tuple[GlimpseM
     return modules.eval(), log[["step", "epoch", "learning_rate", "grad_norm", "loss", *LOSSES]]
 
 
-def main() -> None:
-    """Command line: the run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="a key of params.yaml's train_glimpse")
-    name = parser.parse_args().run
-    try:
-        runs = load_parameters().train_glimpse
-        if name not in runs:
-            raise ValueError(f"{name!r} is not in params.yaml's train_glimpse: {', '.join(runs)}")
-        settings = runs[name]
-        started = digest([name, settings.model_dump()])[:16]
-        modules, log = train(name, settings, CHECKPOINTS / started)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        parser.exit(1, f"error: {error}\n")
+def write(parameters: Parameters, name: str) -> None:
+    """The modules of one run and its log."""
+    settings = stage.chosen("run", name, "train_glimpse", parameters.train_glimpse)
+    started = digest([name, settings.model_dump()])[:16]
+    modules, log = train(name, settings, CHECKPOINTS / started)
     if not PartialState().is_main_process:
         return
     checkpoint.save(modules, MODELS / f"glimpse-{name}")
     write_text(RESULTS / f"training_glimpse_{name}.csv", log.to_csv(index=False))
 
+
+main = stage.command(__doc__, write, argument=("run", "a key of params.yaml's train_glimpse"))
 
 if __name__ == "__main__":
     main()

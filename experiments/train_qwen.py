@@ -12,14 +12,14 @@ import pandas as pd
 import torch
 from transformers import AttentionInterface, LlavaForConditionalGeneration, Qwen2_5_VLForConditionalGeneration
 
-from experiments.parameters import load_parameters
+from experiments import stage
+from experiments.parameters.load import Parameters
 from experiments.testbed.architecture_qwen import build_model
 from experiments.testbed.loop import Schedule, run_phase
 from experiments.testbed.packing import packed_attention
 from experiments.testbed.phases_qwen import EQUAL_WINDOWS, Joint, Vision, equal_windows
+from experiments.testbed.saving import LLAVA, PACKED, save_model, write_log
 from experiments.testbed.vocabulary import build_qwen_processor
-from experiments.train import MODEL as LLAVA
-from experiments.train import PACKED, save_model, write_log
 
 MODEL = Path("data/models/scenes-qwen")
 LOG = Path("results/training_qwen.csv")
@@ -46,14 +46,17 @@ def train(
     return model, pd.concat(logs, ignore_index=True)
 
 
-def main() -> None:
-    parameters = load_parameters().train_qwen
+def write(parameters: Parameters) -> None:
+    """The model and its log."""
+    asked = parameters.train_qwen
     torch.set_num_threads(os.cpu_count() or 1)
     llava = LlavaForConditionalGeneration.from_pretrained(LLAVA)
-    model, log = train(llava, parameters.seed, parameters.steps, CHECKPOINTS)
+    model, log = train(llava, asked.seed, asked.steps, CHECKPOINTS)
     save_model(model, build_qwen_processor(), MODEL)
     write_log(log, LOG)
 
+
+main = stage.command(__doc__, write)
 
 if __name__ == "__main__":
     main()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pruning import registry
-from pruning.base import Method
 from pruning.budget import solve
+from pruning.choosing.base import Method
 
 NUM_VISUAL = 576
 LAYERS = {"llava-1.5-7b": 32, "llava-1.5-13b": 40}

@@ -1,9 +1,10 @@
 """Methods by name. A new method is one file in `pruning/methods` and one line here."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from pruning.base import Method
+from pruning.choosing.base import Method, Role
 from pruning.methods.cdpruner import CDPruner
 from pruning.methods.dart import DART
 from pruning.methods.divprune import DivPrune
@@ -63,6 +64,11 @@ def names() -> tuple[str, ...]:
     return tuple(METHODS)
 
 
+def of_role(role: Role) -> tuple[str, ...]:
+    """Names of the methods of one role."""
+    return tuple(name for name, method in METHODS.items() if method.role == role)
+
+
 def get(name: str) -> type[Method]:
     """The class of a method.
 
@@ -77,6 +83,8 @@ def get(name: str) -> type[Method]:
 def make(name: str, **parameters: Any) -> Method:
     """A method with its paper's parameters.
 
+    Methods made of others (`sequence`) take them as mappings too, such as {"name": "fastv", "k": 2, "r": 0.5}.
+
     Raises:
         ValueError: unknown method, or an unknown or invalid parameter; the message names what is valid.
     """
@@ -85,4 +93,12 @@ def make(name: str, **parameters: Any) -> Method:
     for parameter in parameters:
         if parameter not in valid:
             raise ValueError(f"{name} has no parameter {parameter!r}. Parameters: {', '.join(valid) or 'none'}")
-    return method(**parameters)
+    return method(**{parameter: _resolved(value) for parameter, value in parameters.items()})
+
+
+def _resolved(value: Any) -> Any:
+    """A list that names methods by mappings, with the methods in their place; anything else as it is."""
+    named = [isinstance(one, Mapping) and "name" in one for one in value] if isinstance(value, list | tuple) else []
+    if not any(named):
+        return value
+    return [make(**one) if by_name else one for one, by_name in zip(value, named, strict=True)]

@@ -15,7 +15,7 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
-from experiments.processors import QwenImageProcessor
+from experiments.asking.processors import QwenImageProcessor
 
 WORDS = [
     "USER",
@@ -78,7 +78,7 @@ def processor_for(config: PreTrainedConfig) -> ProcessorMixin:
 
 
 def save_tiny(model: PreTrainedModel, folder: Path) -> Path:
-    """Save a tiny model with a processor that fits it, as `experiments.models.load` expects a folder."""
+    """Save a tiny model with a processor that fits it, as `experiments.asking.models.load` expects a folder."""
     model.save_pretrained(folder)
     processor_for(model.config).save_pretrained(folder)
     return folder

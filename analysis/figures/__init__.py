@@ -1,6 +1,12 @@
 """One module a figure: `draw(results)` reads committed CSV files of that folder and returns a matplotlib figure.
 
-Modules: attention_shift, attention_dispersion, accuracy_against_flops, accuracy_against_budget, kept_tokens,
-visual_tokens_per_layer and training; `style` fixes what they share, first of all one colour, marker and label for each
-method.
+`INPUTS` names the files. `shared/style.py` fixes one look for all, first of all one colour, marker and label for
+each method; `shared/panels.py` holds what several of them draw.
 """
+
+import pkgutil
+
+
+def names() -> list[str]:
+    """Every figure there is."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)

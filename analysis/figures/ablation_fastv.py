@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import style
-from analysis.figures.quartile_kept import draw_lines, set_limits
+from analysis.figures.shared import style
+from analysis.figures.shared.panels import draw_lines, set_limits
 
 INPUTS = ("ablation/fastv.csv",)
 

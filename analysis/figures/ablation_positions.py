@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 METHODS = ("random", "fastervlm", "divprune", "oracle")
 INPUTS = tuple(f"ablation/{method}.csv" for method in METHODS)
@@ -22,7 +22,7 @@ def draw(results: Path) -> Figure:
     tables = [style.one_model(pd.read_csv(results / name)) for name in INPUTS]
     rows = pd.concat([table[table["method"] != "full"] for table in tables])
     rows = rows.assign(percent=100 * rows["accuracy"])
-    kinds = ["all", *sorted(set(rows["type"]) - {"all"})]
+    kinds = style.ordered_kinds(rows["type"])
     figure = style.new_figure(style.PAGE_WIDTH, 2.3 + style.legend_height(list(METHODS), 4))
     panels = figure.subplots(1, rows["keep"].nunique(), sharey=True, squeeze=False)[0]
     for axes, (keep, kept) in zip(panels, rows.groupby("keep"), strict=True):

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures import style
-from analysis.figures.quartile_kept import draw_lines, set_limits
+from analysis.figures.shared import style
+from analysis.figures.shared.panels import draw_lines, set_limits
 
 INPUTS = ("ablation/sequential_prune.csv",)
 PUBLISHED = Path("data/published/sequential_prune.csv")

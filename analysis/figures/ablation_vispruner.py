@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator
 
-from analysis.figures import style
-from analysis.figures.quartile_kept import draw_lines, set_limits
+from analysis.figures.shared import style
+from analysis.figures.shared.panels import draw_lines, set_limits
 
 INPUTS = ("ablation/vispruner.csv",)
 

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from analysis.figures import style
-from analysis.figures.accuracy_against_budget import draw_panel
+from analysis.figures.shared import style
+from analysis.figures.shared.panels import draw_panel
 
 INPUTS = ("accuracy.csv",)
 _LEGEND_COLUMNS = 3

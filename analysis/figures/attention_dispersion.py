@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("attention_dispersion.csv",)
 _BINS = 50

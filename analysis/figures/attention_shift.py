@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("attention_shift.csv", "attention_quartiles.csv", "attention_selection.csv")
 _QUERIES = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("difficult_questions.csv",)
 _LEGEND_COLUMNS = 4

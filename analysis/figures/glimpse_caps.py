@@ -7,7 +7,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("glimpse_questions.csv", "glimpse_masks.csv", "accuracy.csv")
 PUBLISHED = Path("data/published/glimpseprune.csv")

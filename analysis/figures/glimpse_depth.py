@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("ablation/oracle_inside.csv", "ablation/vtw.csv", "glimpse_depth.csv")
 _CAP_LINES = ("-", "--", ":", "-.")

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from analysis.figures import style
-from analysis.figures.kept_tokens import IMAGES, draw_tokens, read_scenes
+from analysis.figures.shared import style
+from analysis.figures.shared.panels import IMAGES, draw_tokens, read_scenes
 
 INPUTS = ("glimpse_examples.csv",)
 _BOX_COLOUR = "#e7298a"

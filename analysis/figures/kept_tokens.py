@@ -7,22 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from analysis.figures import style
+from analysis.figures.shared import style
+from analysis.figures.shared.panels import IMAGES, draw_tokens, read_scenes
 
 INPUTS = ("kept_tokens.csv",)
-IMAGES = Path("data/scenes/evaluation.parquet")
 _COLUMNS = 9
 _MAX_HEIGHT = 9.0  # inches
 _BOX_COLOUR = "#e7298a"
-# Of tokens made by merging, taken in turn; a colour means nothing beyond its group.
-_TINTS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#332288", "#aa4499", "#44aa99")
-_TINT = 0.6
 _RIGHT, _WRONG = "#00693e", "#a50f15"
 
 
@@ -65,16 +60,6 @@ def draw(results: Path, images: Path = IMAGES) -> Figure:
     return figure
 
 
-def read_scenes(images: Path, ids: list[str], figure: str) -> pd.DataFrame:
-    """Image, question and boxes of some questions, by their id; see `draw` for what is raised."""
-    if not images.exists():
-        raise FileNotFoundError(f"{figure} needs the images of {images}; run `dvc repro scenes` first")
-    scenes = pd.read_parquet(images, columns=["id", "image", "question", "boxes"], filters=[("id", "in", ids)])
-    if missing := set(ids) - set(scenes["id"]):
-        raise ValueError(f"{figure}.csv shows {', '.join(sorted(missing))}, not in {images}; run `dvc repro` again")
-    return scenes.set_index("id")
-
-
 def _draw_example(
     figure: SubFigure, kept: pd.DataFrame, scene: pd.Series, methods: list[str], shape: tuple[int, int], titles: bool
 ) -> None:
@@ -103,24 +88,3 @@ def _draw_example(
         axes.set_xlabel(f"{answer} {'✓' if right else '✗'}", fontsize=6, color=_RIGHT if right else _WRONG, labelpad=2)
     for axes in panels[len(methods) :]:
         axes.set_visible(False)
-
-
-def draw_tokens(
-    axes: Axes, picture: Image.Image, shares_N: np.ndarray, merged_into_N: np.ndarray | None = None
-) -> None:
-    """The picture over 0..1 in both directions, tokens veiled by the share of layers they did not enter.
-
-    Those that went into a merged token (`merged_into_N` 0 or above) are tinted instead, alike for the same one.
-    """
-    side = round(len(shares_N) ** 0.5)
-    if side * side != len(shares_N):
-        raise ValueError(f"kept_tokens draws square grids of visual tokens, got {len(shares_N)} tokens")
-    extent = (0.0, 1.0, 1.0, 0.0)
-    veil = np.ones((side, side, 4))
-    veil[..., 3] = 0.88 * (1 - shares_N.reshape(side, side))
-    if merged_into_N is not None:
-        merged = merged_into_N.reshape(side, side)
-        tints = np.array([to_rgba(colour, _TINT) for colour in _TINTS])
-        veil[merged >= 0] = tints[merged[merged >= 0] % len(tints)]
-    axes.imshow(picture, extent=extent, interpolation="nearest")
-    axes.imshow(veil, extent=extent, interpolation="nearest")

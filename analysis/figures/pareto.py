@@ -6,28 +6,36 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("pareto.csv",)
 _LEGEND_COLUMNS = 7
+_GROUPS = {"all": "Accuracy (%)", "several_looks": "Accuracy, several looks (%)"}
 _COSTS = {"flops": "FLOPs of prefill (% of the full model's)", "latency": "Time of prefill (% of the full model's)"}
 
 
 def draw(results: Path) -> Figure:
-    """(a) FLOPs, (b) time; points on the front are large and joined by a line, intervals are theirs alone.
+    """(a) FLOPs, (b) time; below them the same for the questions that take several looks, where there are such.
+
+    Points on the front are large and joined by a line, intervals are theirs alone.
 
     Args:
         results: folder with pareto.csv.
     """
     table = pd.read_csv(results / "pareto.csv")
     methods = style.ordered(table["method"])
-    figure = style.new_figure(style.PAGE_WIDTH, 2.7 + style.legend_height(methods, _LEGEND_COLUMNS))
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, (cost, label), letter in zip(panels, _COSTS.items(), "ab", strict=True):
-        _draw_panel(axes, table.dropna(subset=[f"{cost}_ratio"]), methods, cost)
+    groups = [kind for kind in _GROUPS if (table["type"] == kind).any()]
+    figure = style.new_figure(style.PAGE_WIDTH, 2.5 * len(groups) + style.legend_height(methods, _LEGEND_COLUMNS))
+    panels = figure.subplots(len(groups), 2, sharey="row", sharex="col", squeeze=False)
+    letters = iter("abcd")
+    for row, kind in zip(panels, groups, strict=True):
+        of_kind = table[table["type"] == kind]
+        for axes, cost in zip(row, _COSTS, strict=True):
+            _draw_panel(axes, of_kind.dropna(subset=[f"{cost}_ratio"]), methods, cost)
+            style.tag(axes, next(letters))
+        row[0].set_ylabel(_GROUPS[kind])
+    for axes, label in zip(panels[-1], _COSTS.values(), strict=True):
         axes.set_xlabel(label)
-        style.tag(axes, letter)
-    panels[0].set_ylabel("Accuracy (%)")
     style.legend(figure, methods, _LEGEND_COLUMNS)
     return figure
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("score_kept.csv",)
 PUBLISHED = Path("data/published/selection_score.csv")
@@ -35,7 +35,7 @@ def draw(results: Path, published: Path = PUBLISHED) -> Figure:
         published: CSV of published values; see data/published.
     """
     table = pd.read_csv(results / "score_kept.csv")
-    types = ["all", *sorted(set(table["type"]) - {"all"})]
+    types = style.ordered_kinds(table["type"])
     figure = style.new_figure(style.PAGE_WIDTH, 2.5)
     ours, theirs = figure.subplots(1, 2, width_ratios=(2.2, 1), sharey=True)
     _draw_measured(ours, table, types)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import style
-from analysis.figures.accuracy_against_budget import draw_panel
+from analysis.figures.shared import style
+from analysis.figures.shared.panels import draw_panel
 
 INPUTS = ("second_model.csv",)
 _LEGEND_COLUMNS = 4

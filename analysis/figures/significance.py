@@ -1,4 +1,7 @@
-"""Differences in accuracy between all pairs of methods, one matrix per budget; those that may be chance are white."""
+"""Differences in accuracy between all pairs of methods, one matrix per budget; those that may be chance are white.
+
+Over all questions; results/tables/significance.md has those that take several looks too.
+"""
 
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("significance.csv",)
 _PANELS_A_ROW = 3
@@ -28,7 +31,7 @@ def draw(results: Path) -> Figure:
     Raises:
         ValueError: the file holds no pair of methods.
     """
-    pairs = pd.read_csv(results / "significance.csv")
+    pairs = pd.read_csv(results / "significance.csv").query("type == 'all'")
     if pairs.empty:
         raise ValueError("significance.csv holds no pair of methods; run `dvc repro significance` with at least two")
     methods = style.ordered([*pairs["first"], *pairs["second"]])

@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("training.csv",)
 _PHASES = {

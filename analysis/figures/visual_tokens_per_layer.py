@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from analysis.figures import style
+from analysis.figures.shared import style
 
 INPUTS = ("accuracy.csv",)
 _PANELS_A_ROW = 3

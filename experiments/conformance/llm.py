@@ -15,8 +15,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 import pruning
 from experiments.conformance.outcome import Case, MalformedGolden, Outcome, first_difference, read_npz
-from pruning.base import Method
-from pruning.record import Record
+from pruning.choosing.base import Method
+from pruning.engine.record import Record
 
 TOLERANCE = 1e-4
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from experiments.conformance.outcome import Case, MalformedGolden, Outcome, first_difference, read_npz
+from pruning.choosing.selection import max_min_diversity
+from pruning.engine.seen import Observed
 from pruning.methods.cdpruner import clip_relevance, conditional_dpp
 from pruning.methods.divprune import DivPrune
 from pruning.methods.fastervlm import FasterVLM
@@ -19,9 +21,7 @@ from pruning.methods.prumerge import PruMerge
 from pruning.methods.prumerge_plus import PruMergePlus
 from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
-from pruning.observe import Projections
-from pruning.observed import Observed
-from pruning.selection import max_min_diversity
+from pruning.models.projections import Projections
 
 TOLERANCE = 1e-9
 

@@ -1,4 +1,11 @@
-"""The embedded model: a stock LlavaForConditionalGeneration of 2.7 million parameters."""
+"""The embedded model: a stock LlavaForConditionalGeneration, built with some of its decoder layers and grown to all.
+
+Depth expansion: new layers stand in front of the trained ones and behind them. They start as the identity, so growing
+changes no output, and what the trained layers read of the image they go on reading, in the middle: as in large models,
+whose first layers read the question and whose last ones barely look.
+"""
+
+import copy
 
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
@@ -9,7 +16,10 @@ from experiments.testbed.vocabulary import PATCH, WORD_ID, WORDS
 WIDTH = 128
 HEADS = 4
 VISION_LAYERS = 5
-DECODER_LAYERS = 8
+FIRST_LAYERS = 4  # of the decoder, before it grows
+# Layers that it grows in front of all others and behind them: before `looks`, and after.
+GROWTH = ((4, 0), (4, 4))
+DECODER_LAYERS = FIRST_LAYERS + sum(in_front + behind for in_front, behind in GROWTH)
 
 
 def build_config() -> LlavaConfig:
@@ -27,7 +37,7 @@ def build_config() -> LlavaConfig:
         vocab_size=len(WORDS),
         hidden_size=WIDTH,
         intermediate_size=3 * WIDTH,
-        num_hidden_layers=DECODER_LAYERS,
+        num_hidden_layers=FIRST_LAYERS,
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         max_position_embeddings=1024,
@@ -55,3 +65,24 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlavaForConditionalGeneration(build_config())
+
+
+def grow(model: LlavaForConditionalGeneration, in_front: int, behind: int) -> None:
+    """Put new decoder layers in front of all others and behind them, in place.
+
+    Each is a copy of a layer that is there, in turn, with its two output projections at zero: stock layers that leave
+    every hidden state as it is until training moves them.
+    """
+    decoder = model.model.language_model
+    trained = list(decoder.layers)
+    new = []
+    for index in range(in_front + behind):
+        # Attention reads its sizes and its kernel from the decoder's own configuration, which stays one object.
+        layer = copy.deepcopy(trained[index % len(trained)], {id(decoder.config): decoder.config})
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+        new.append(layer)
+    decoder.layers = torch.nn.ModuleList([*new[:in_front], *trained, *new[in_front:]])
+    for index, layer in enumerate(decoder.layers):
+        layer.self_attn.layer_idx = index
+    decoder.config.num_hidden_layers = len(decoder.layers)

@@ -12,6 +12,7 @@ Fact = tuple[str, ...]
 _THERE = re.compile(r"there (?:is|are) (\w+) (.+) in the picture")
 _CHARACTER = re.compile(r"the character on the (.+) is (\w+)")
 _SIDE = re.compile(r"the (.+) is (left of|right of|above|below) the (.+)")
+_CELL = re.compile(r"the (.+) is in the (top|middle|bottom) (left|center|right)")
 _IS = re.compile(r"the (.+) is (?:a )?(\w+)")
 _CONVERSE = {"right of": "left of", "below": "above"}
 
@@ -57,6 +58,8 @@ def _said(sentence: str) -> Iterator[Fact]:
         yield ("there", number, " ".join(SINGULARS.get(word, word) for word in things.split()))
     elif found := _CHARACTER.fullmatch(sentence):
         yield ("character", *found.groups())
+    elif found := _CELL.fullmatch(sentence):
+        yield ("cell", *found.groups())
     elif found := _SIDE.fullmatch(sentence):
         one, side, other = found.groups()
         yield (_CONVERSE[side], other, one) if side in _CONVERSE else (side, one, other)

@@ -1,8 +1,11 @@
-"""The three phases of training the embedded model, in the order LLaVA itself is made.
+"""The phases of training the embedded model, in the order LLaVA itself is made.
 
-`words`: the decoder learns to answer from described patches, no pixels. `vision`: the tower and the projector learn to
-describe patches in the decoder's words, and [CLS] to name what is in the image. `joint`: all of it, on pixels.
-A phase draws batches (in worker processes) and turns a batch into a loss and the measures that are logged.
+`words`: a shallow decoder learns to answer questions with one look from described patches, no pixels; then it grows.
+`looks`: those with several looks too; then it grows again. `vision`: the tower and the projector learn to describe
+patches in the decoder's words, and [CLS] to name what is in the image. `joint`: all of it, on pixels. A phase draws
+batches (in worker processes) and turns a batch into a loss and the measures that are logged.
+
+In `joint` some images are seen in part: of as many patches as chance says, and of those that chance says.
 """
 
 from dataclasses import dataclass
@@ -16,9 +19,9 @@ from transformers import LlavaForConditionalGeneration, Qwen2_5_VLForConditional
 
 from experiments.testbed import packing
 from experiments.testbed.descriptions import GROUPS, NOTHING, describe, embed, stack
-from experiments.testbed.packing import Layout, Pointing
-from experiments.testbed.questions import TYPES
-from experiments.testbed.scenes import CHARACTERS, COLOURS, SHAPES, Scene, render, sample_scene, thinned
+from experiments.testbed.packing import Blocks, Layout
+from experiments.testbed.questions import SEVERAL_LOOKS, TYPES
+from experiments.testbed.scenes import CHARACTERS, COLOURS, SHAPES, Scene, render, sample_scene
 from experiments.testbed.vocabulary import BACKGROUND, GRID, WORD_ID, build_processor
 
 Batch = dict[str, Tensor]
@@ -26,9 +29,27 @@ Measures = dict[str, Tensor]
 Answering = LlavaForConditionalGeneration | Qwen2_5_VLForConditionalGeneration
 PRESENCE = len(SHAPES) * len(COLOURS) + len(CHARACTERS) + len(COLOURS)
 PATCHES = GRID * GRID
-LAYOUT = Layout(questions=20, sentences=3)
-POINTING_LAYERS = (3, 4, 5)  # in the middle of the decoder
-POINTING_WEIGHT = 0.2
+IN_PART = 0.35  # share of the images in the phase `joint`
+
+# What is learned last is asked most.
+SHORT = {
+    "existence": 16,
+    "attribute": 12,
+    "carrier": 20,
+    "counting": 24,
+    "reading": 10,
+    "small_object": 4,
+    "where": 14,
+}
+ONE_LOOK = Layout((Blocks(12, 10, SHORT), Blocks(8, 14, {"relation": 1})))
+ALL_LOOKS = Layout(
+    (
+        Blocks(8, 10, SHORT),
+        Blocks(6, 15, {"relation": 25, "link": 40, "locate": 35}),
+        Blocks(7, 20, {"chain": 55, "relay": 45}),
+    )
+)
+IN_SENTENCES = Layout(ALL_LOOKS.questions, sentences=2)
 
 
 class Phase(Protocol):
@@ -39,6 +60,7 @@ class Phase(Protocol):
     def draw(self, rng: np.random.Generator) -> Batch: ...
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]: ...
     def parameters(self) -> list[tuple[str, nn.Parameter]]: ...
+    def layers(self) -> list[nn.Module]: ...
 
 
 def pixels_of(scenes: list[Scene]) -> Tensor:
@@ -62,33 +84,36 @@ def packed(scenes: list[Scene], layout: Layout, rng: np.random.Generator) -> Bat
         "tokens": blocks.tokens,
         "labels": blocks.labels,
         "types": blocks.types,
-        "evidence": blocks.evidence,
     }
 
 
-def choose_patches(foreground_BN: Tensor, centre_BN: Tensor, count: int) -> Tensor:
-    """A random subset of `count` patches, objects preferred and their centres first; ascending int64 [B, count]."""
-    preferred = foreground_BN * 0.6 + centre_BN * 0.5
-    return (torch.rand(foreground_BN.shape) + preferred).topk(count, 1).indices.sort(1).values
+def seen_in_part(images: int, patches: int, share: float, rng: np.random.Generator) -> Batch:
+    """Which patches of each image are seen, and where positions close up around those that are not.
+
+    `seen` bool [B, N]: most images whole, of a `share` of them 1 to N patches, number and choice uniformly random.
+    `repacked` bool [B].
+    """
+    count = np.where(rng.random(images) < share, rng.integers(1, patches + 1, images), patches)
+    place = rng.random((images, patches)).argsort(1).argsort(1)
+    return {
+        "seen": torch.from_numpy(place < count[:, None]),
+        "repacked": torch.from_numpy(rng.random(images) < 0.5),
+    }
 
 
 def answer_loss(
-    model: Answering,
-    prefix_BPD: Tensor,
-    positions: Tensor,
-    batch: Batch,
-    layout: Layout,
-    pointing: Pointing | None = None,
+    model: Answering, prefix_BPD: Tensor, positions: Tensor, seen_BP: Tensor, batch: Batch, layout: Layout
 ) -> tuple[Tensor, Measures]:
     """Cross-entropy of the packed answers behind an embedded prefix, which holds the visual tokens.
 
-    `positions`, int64 [..., B, P + T], are those of the prefix and of the packed text.
+    `positions`, int64 [..., B, P + T], are those of the prefix and of the packed text. Of the prefix nothing sees what
+    is False in `seen_BP`.
     """
     language_model = model.model.language_model
     text = language_model.embed_tokens(batch["tokens"])
     inputs = torch.cat([prefix_BPD.to(text.dtype), text], 1)
     hidden = language_model(
-        inputs_embeds=inputs, position_ids=positions, use_cache=False, layout=layout, pointing=pointing
+        inputs_embeds=inputs, position_ids=positions, use_cache=False, layout=layout, seen_BP=seen_BP
     ).last_hidden_state
     logits = model.lm_head(hidden[:, prefix_BPD.shape[1] :]).float()
     loss = functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=packing.IGNORED)
@@ -97,53 +122,36 @@ def answer_loss(
 
 
 def llava_answer_loss(
-    model: LlavaForConditionalGeneration,
-    visual_BMD: Tensor,
-    kept_BM: Tensor,
-    repacked_B: Tensor,
-    batch: Batch,
-    layout: Layout,
+    model: LlavaForConditionalGeneration, visual_BND: Tensor, batch: Batch, layout: Layout
 ) -> tuple[Tensor, Measures]:
-    """`answer_loss` given the visual tokens `kept_BM` of PATCHES, behind the head of LLaVA's prompt.
-
-    Where `repacked_B` the positions close up, as after pruning before the decoder; elsewhere tokens keep their own.
-    """
-    size, kept = kept_BM.shape
-    device = visual_BMD.device
+    """`answer_loss` given the visual tokens, behind the head of LLaVA's prompt."""
+    size, device = len(visual_BND), visual_BND.device
+    seen_BN = batch["seen"]
     head = torch.tensor(packing.PROMPT_HEAD, device=device).expand(size, -1)
-    prefix = torch.cat([model.model.language_model.embed_tokens(head), visual_BMD], 1)
-    repacked = repacked_B[:, None]
-    visual_at = torch.where(repacked, torch.arange(kept, device=device), kept_BM)
-    text_at = torch.where(repacked, kept, PATCHES) + layout.offsets.to(device)
-    positions = torch.cat([torch.arange(2, device=device).expand(size, 2), visual_at + 2, text_at + 2], 1)
-    asked_BQT = batch["labels"][:, : layout.questions * packing.QUESTION_TOKENS].unflatten(1, (layout.questions, -1))
-    pointing = Pointing(POINTING_LAYERS, (asked_BQT != packing.IGNORED).int().argmax(2))
-    loss, measures = answer_loss(model, prefix, positions, batch, layout, pointing)
-    evidence_BQM = batch["evidence"].gather(2, kept_BM[:, None].expand(-1, layout.questions, -1))
-    off, right = pointing_loss(torch.stack(pointing.logits).float(), evidence_BQM)
-    return loss + POINTING_WEIGHT * off, measures | {"pointing": right}
-
-
-def pointing_loss(logits_LBQM: Tensor, evidence_BQM: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of pointing evenly at what is there of the evidence, and how often the strongest token is of it."""
-    covered_BQ = evidence_BQM.sum(2)
-    aim_BQM = evidence_BQM / covered_BQ.clamp(min=1)[..., None]
-    off_LBQ = -(logits_LBQM.log_softmax(-1) * aim_BQM).sum(-1)
-    strongest_LBQ1 = logits_LBQM.argmax(-1, keepdim=True)
-    right_LBQ = evidence_BQM.expand_as(logits_LBQM).gather(-1, strongest_LBQ1)[..., 0]
-    asked = (covered_BQ > 0).float()
-    weight = asked.sum() * len(logits_LBQM)
-    return (off_LBQ * asked).sum() / weight, (right_LBQ * asked).sum() / weight
+    prefix = torch.cat([model.model.language_model.embed_tokens(head), visual_BND], 1)
+    repacked = batch["repacked"][:, None]
+    visual_at = torch.where(repacked, seen_BN.cumsum(1) - 1, torch.arange(PATCHES, device=device))
+    text_at = torch.where(repacked, seen_BN.sum(1, keepdim=True), PATCHES) + layout.offsets.to(device)
+    head_at = torch.arange(len(packing.PROMPT_HEAD), device=device).expand(size, -1)
+    behind = torch.cat([visual_at, text_at], 1) + len(packing.PROMPT_HEAD)
+    seen_BP = torch.cat([torch.ones_like(head, dtype=torch.bool), seen_BN], 1)
+    return answer_loss(model, prefix, torch.cat([head_at, behind], 1), seen_BP, batch, layout)
 
 
 def right_by_type(wrong_BT: Tensor, types_BQ: Tensor, layout: Layout) -> Measures:
     """Share of the questions of each type, of the sentences and of the captions whose every answer token is right."""
     counts = [number * length for number, length in layout.spans]
-    questions, sentences, captions = wrong_BT.split(counts, dim=1)
-    right = ~questions.unflatten(1, (-1, packing.QUESTION_TOKENS)).any(-1)
+    *questions, sentences, captions = wrong_BT.split(counts, dim=1)
+    right = torch.cat(
+        [
+            ~wrong.unflatten(1, (blocks.number, blocks.tokens)).any(-1)
+            for wrong, blocks in zip(questions, layout.questions, strict=True)
+        ],
+        dim=1,
+    )
     measures = {}
-    for index, name in enumerate(TYPES):
-        asked = types_BQ == index
+    for name in layout.shares:
+        asked = types_BQ == list(TYPES).index(name)
         measures[name] = (right & asked).sum() / asked.sum()
     if layout.sentences:
         wrong_sentences = sentences.unflatten(1, (-1, packing.SENTENCE_TOKENS)).any(-1)
@@ -156,28 +164,27 @@ class Words:
     """Decoder alone, on described patches with noise. The word table stays as it was drawn, for `vision` aims at it."""
 
     model: LlavaForConditionalGeneration
+    name: str
+    layout: Layout
     batch_size: int = 32
-    layout: Layout = LAYOUT
-    kept: int = 40
     noise: float = 0.05
-    name: str = "words"
 
     def draw(self, rng: np.random.Generator) -> Batch:
-        scenes = [sample_scene(rng) for _ in range(self.batch_size)]
-        return described(scenes) | packed(scenes, self.layout, rng)
+        asked = [name for name in self.layout.shares if name in SEVERAL_LOOKS] or list(self.layout.shares)
+        scenes = packing.draw_scenes(self.batch_size, rng, asked)
+        shown = described(scenes) | packed(scenes, self.layout, rng)
+        return shown | seen_in_part(len(scenes), PATCHES, 0, rng)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
-        foreground = (batch["words"][..., 0] != WORD_ID[BACKGROUND]).float()
-        kept = choose_patches(foreground, batch["centre"], self.kept)
         table = self.model.model.language_model.embed_tokens.weight.detach()
         shown = embed(batch["words"], batch["centre"], batch["place"], table)
-        visual = shown.gather(1, kept.unsqueeze(-1).expand(-1, -1, shown.shape[-1]))
-        visual = visual + self.noise * torch.randn_like(visual)
-        repacked = torch.rand(len(kept), device=kept.device) < 0.5
-        return llava_answer_loss(self.model, visual, kept, repacked, batch, self.layout)
+        return llava_answer_loss(self.model, shown + self.noise * torch.randn_like(shown), batch, self.layout)
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.model.language_model.named_parameters() if "embed_tokens" not in n]
+
+    def layers(self) -> list[nn.Module]:
+        return list(self.model.model.language_model.layers)
 
 
 def presence(scenes: list[Scene]) -> Tensor:
@@ -203,7 +210,10 @@ class Vision:
 
     def __post_init__(self) -> None:
         width = self.model.config.vision_config.hidden_size
-        self.cls_heads = nn.ModuleList([nn.Linear(width, PRESENCE), nn.Linear(width, PRESENCE)]).to(self.model.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            heads = nn.ModuleList([nn.Linear(width, PRESENCE), nn.Linear(width, PRESENCE)])
+        self.cls_heads = heads.to(self.model.device)
 
     def draw(self, rng: np.random.Generator) -> Batch:
         scenes = [sample_scene(rng) for _ in range(self.batch_size)]
@@ -229,6 +239,9 @@ class Vision:
             ("cls_heads", self.cls_heads),
         ]
         return [(f"{name}.{n}", p) for name, part in parts for n, p in part.named_parameters()]
+
+    def layers(self) -> list[nn.Module]:
+        return list(self.model.model.vision_tower.encoder.layers)
 
 
 def describe_loss(projected_BND: Tensor, batch: Batch, table_VD: Tensor, sharpness: float) -> tuple[Tensor, Measures]:
@@ -257,24 +270,18 @@ def describe_loss(projected_BND: Tensor, batch: Batch, table_VD: Tensor, sharpne
 
 @dataclass
 class Joint:
-    """Everything, on pixels. Part of the batches drop patches, mostly background: shorter and more varied.
-
-    Where few patches stay, few objects do: what is left of a picture when only the evidence is.
-    """
+    """Everything but the word table, on pixels."""
 
     model: LlavaForConditionalGeneration
-    batch_size: int = 32
-    layout: Layout = LAYOUT
-    kept: tuple[int, ...] = (PATCHES, 48, 16)
+    batch_size: int = 16
+    layout: Layout = IN_SENTENCES
     name: str = "joint"
 
     def draw(self, rng: np.random.Generator) -> Batch:
-        scenes = [sample_scene(rng) for _ in range(self.batch_size)]
-        kept = self.kept[int(rng.integers(len(self.kept)))]
-        if kept < PATCHES / 4:
-            scenes = [thinned(scene, rng) for scene in scenes]
+        scenes = packing.draw_scenes(self.batch_size, rng, list(self.layout.shares))
         batch = described(scenes) | packed(scenes, self.layout, rng)
-        return batch | {"pixels": pixels_of(scenes), "kept": torch.tensor(kept)}
+        batch |= seen_in_part(len(scenes), PATCHES, IN_PART, rng)
+        return batch | {"pixels": pixels_of(scenes)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         model = self.model.model
@@ -282,12 +289,11 @@ class Joint:
         projected = model.multi_modal_projector(hidden[self.model.config.vision_feature_layer][:, 1:])
         table = model.language_model.embed_tokens.weight.detach().float()
         dense, measures = describe_loss(projected.float(), batch, table, 8.0)
-        foreground = (batch["words"][..., 0] != WORD_ID[BACKGROUND]).float()
-        kept = choose_patches(foreground, batch["centre"], int(batch["kept"]))
-        visual = projected.gather(1, kept.unsqueeze(-1).expand(-1, -1, projected.shape[-1]))
-        repacked = torch.rand(len(kept), device=kept.device) < 0.5
-        answering, answered = llava_answer_loss(self.model, visual, kept, repacked, batch, self.layout)
+        answering, answered = llava_answer_loss(self.model, projected, batch, self.layout)
         return answering + 0.1 * dense, measures | answered
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return list(self.model.named_parameters())
+        return [(n, p) for n, p in self.model.named_parameters() if "embed_tokens" not in n]
+
+    def layers(self) -> list[nn.Module]:
+        return [*self.model.model.vision_tower.encoder.layers, *self.model.model.language_model.layers]

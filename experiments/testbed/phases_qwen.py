@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
+from experiments.testbed import packing
 from experiments.testbed.architecture_qwen import WINDOW
 from experiments.testbed.packing import Layout
 from experiments.testbed.phases import (
+    ALL_LOOKS,
+    IN_PART,
     PRESENCE,
     Batch,
     Measures,
@@ -24,13 +27,13 @@ from experiments.testbed.phases import (
     described,
     packed,
     presence,
+    seen_in_part,
 )
-from experiments.testbed.scenes import CANVAS, Scene, render, sample_scene, thinned
-from experiments.testbed.vocabulary import BACKGROUND, QWEN_MERGE, QWEN_PATCH, QWEN_WORD_ID, build_qwen_processor
+from experiments.testbed.scenes import CANVAS, Scene, render, sample_scene
+from experiments.testbed.vocabulary import QWEN_MERGE, QWEN_PATCH, QWEN_WORD_ID, build_qwen_processor
 
-RESOLUTIONS = (CANVAS, CANVAS * 2 // 3)  # pixels a side: 12 x 12 and 8 x 8 visual tokens
+RESOLUTIONS = (CANVAS, CANVAS * 2 // 3, CANVAS // 3)  # pixels a side: 144, 64 and 16 visual tokens
 TOKEN = QWEN_PATCH * QWEN_MERGE  # pixels
-LAYOUT = Layout(questions=20)
 PROMPT_HEAD = ("<s>", "USER:", "<|vision_start|>")
 PROMPT_TAIL = ("<|vision_end|>",)
 EQUAL_WINDOWS = "flash_equal_windows"  # with "flash" in its name it gets all windows in one call
@@ -92,49 +95,36 @@ def encode(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> tuple[Ten
 
 
 def prompt(
-    model: Qwen2_5_VLForConditionalGeneration, visual_BMD: Tensor, kept_BM: Tensor, grid: int, layout: Layout
-) -> tuple[Tensor, Tensor]:
-    """What stands in front of the packed questions, embedded [B, P, D], and the positions of all of it [3, B, P + T].
+    model: Qwen2_5_VLForConditionalGeneration, visual_BND: Tensor, seen_BN: Tensor, layout: Layout
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What stands in front of the packed questions.
 
-    Visual tokens `kept_BM` of grid x grid keep their own (time, row, column): with mRoPE pruning moves nothing.
+    Embedded [B, P, D], the positions of all of it [3, B, P + T], and what of the prefix is seen, bool [B, P]. Visual
+    tokens keep their own (time, row, column) also where some are not seen: with mRoPE pruning moves nothing.
     """
-    size, device = len(kept_BM), kept_BM.device
+    size, tokens = seen_BN.shape
+    device, grid = seen_BN.device, round(tokens**0.5)
     ends = torch.tensor([QWEN_WORD_ID[word] for word in (*PROMPT_HEAD, *PROMPT_TAIL)], device=device).expand(size, -1)
     ends_BED = model.model.language_model.embed_tokens(ends)
     start = len(PROMPT_HEAD)
-    prefix = torch.cat([ends_BED[:, :start], visual_BMD.to(ends_BED.dtype), ends_BED[:, start:]], 1)
-    visual_at = start + torch.stack([torch.zeros_like(kept_BM), kept_BM // grid, kept_BM % grid])
+    prefix = torch.cat([ends_BED[:, :start], visual_BND.to(ends_BED.dtype), ends_BED[:, start:]], 1)
+    index = torch.arange(tokens, device=device)
+    visual_at = start + torch.stack([torch.zeros_like(index), index // grid, index % grid])
     behind = torch.cat([torch.arange(len(PROMPT_TAIL)), len(PROMPT_TAIL) + layout.offsets]).to(device)
-    text_at = (start + grid + behind).expand(3, size, -1)
-    head_at = torch.arange(start, device=device).expand(3, size, -1)
-    return prefix, torch.cat([head_at, visual_at, text_at], 2)
-
-
-def _take(tokens_BND: Tensor, kept_BM: Tensor) -> Tensor:
-    return tokens_BND.gather(1, kept_BM.unsqueeze(-1).expand(-1, -1, tokens_BND.shape[-1]))
+    text_at = (start + grid + behind).expand(3, -1)
+    head_at = torch.arange(start, device=device).expand(3, -1)
+    positions = torch.cat([head_at, visual_at, text_at], 1)[:, None].expand(3, size, -1)
+    always = torch.ones(size, len(PROMPT_HEAD) + len(PROMPT_TAIL), dtype=torch.bool, device=device)
+    return prefix, positions, torch.cat([always[:, :start], seen_BN, always[:, start:]], 1)
 
 
 def _word_table(model: Qwen2_5_VLForConditionalGeneration) -> Tensor:
     return model.model.language_model.embed_tokens.weight.detach().float()
 
 
-def _foreground(batch: Batch) -> Tensor:
-    return batch["words"][..., 0] != QWEN_WORD_ID[BACKGROUND]
-
-
-def _kept(batch: Batch, count: int, rng: np.random.Generator) -> Tensor:
-    """A random subset of `count` tokens, objects preferred and their centres first; ascending int64 [B, count]."""
-    foreground = _foreground(batch).numpy()
-    score = rng.random(foreground.shape) + 0.6 * foreground + 0.5 * batch["centre"].numpy()
-    return torch.from_numpy(np.sort(np.argsort(-score, 1)[:, :count], 1))
-
-
 @dataclass
 class Vision:
-    """The tower, on pixels: visual tokens described in words.
-
-    What its last layer makes of the background names the contents of the picture, so that background looks at objects.
-    """
+    """The tower, on pixels: visual tokens described in words, and the mean of its last layer names the contents."""
 
     model: Qwen2_5_VLForConditionalGeneration
     batch_size: int = 32
@@ -143,7 +133,10 @@ class Vision:
 
     def __post_init__(self) -> None:
         width = self.model.config.vision_config.hidden_size
-        self.naming_head = nn.Linear(width, PRESENCE).to(self.model.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            head = nn.Linear(width, PRESENCE)
+        self.naming_head = head.to(self.model.device)
 
     def draw(self, rng: np.random.Generator) -> Batch:
         side = RESOLUTIONS[int(rng.integers(len(RESOLUTIONS)))]
@@ -153,49 +146,44 @@ class Vision:
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         projected, before_merger = encode(self.model, batch)
         dense, measures = describe_loss(projected.float(), batch, _word_table(self.model), self.sharpness)
-        background = ~_foreground(batch).unsqueeze(-1)
-        pooled = (before_merger * background).sum(1) / background.sum(1)
-        named = self.naming_head(pooled).float()
+        named = self.naming_head(before_merger.mean(1)).float()
         naming = functional.binary_cross_entropy_with_logits(named, batch["presence"])
         correct = (named > 0) == (batch["presence"] > 0.5)
-        return dense + naming, measures | {"background_right": correct.float().mean()}
+        return dense + naming, measures | {"mean_right": correct.float().mean()}
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         parts: list[tuple[str, nn.Module]] = [("tower", self.model.model.visual), ("naming_head", self.naming_head)]
         return [(f"{name}.{n}", p) for name, part in parts for n, p in part.named_parameters()]
 
+    def layers(self) -> list[nn.Module]:
+        return list(self.model.model.visual.blocks)
+
 
 @dataclass
 class Joint:
-    """Everything, on pixels. Half of the batches drop tokens, mostly background.
-
-    Where few tokens stay, few objects do: what is left of a picture when only the evidence is.
-    """
+    """Everything but the word table, on pixels."""
 
     model: Qwen2_5_VLForConditionalGeneration
-    batch_size: int = 32
-    layout: Layout = LAYOUT
-    few: int = 16
+    batch_size: int = 16
+    layout: Layout = ALL_LOOKS
     name: str = "joint"
 
     def draw(self, rng: np.random.Generator) -> Batch:
         side = RESOLUTIONS[int(rng.integers(len(RESOLUTIONS)))]
-        tokens = (side // TOKEN) ** 2
-        scenes = [sample_scene(rng) for _ in range(self.batch_size)]
-        kept = tokens if rng.random() < 0.5 else self.few
-        if kept == self.few and rng.random() < 0.5:
-            scenes = [thinned(scene, rng) for scene in scenes]
-        batch = described(scenes, side // TOKEN) | packed(scenes, self.layout, rng)
-        return batch | pictures(scenes, side) | {"kept": _kept(batch, kept, rng)}
+        scenes = packing.draw_scenes(self.batch_size, rng, list(self.layout.shares))
+        shown = described(scenes, side // TOKEN) | pictures(scenes, side)
+        part = seen_in_part(len(scenes), (side // TOKEN) ** 2, IN_PART, rng)
+        return shown | packed(scenes, self.layout, rng) | part
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         projected, _ = encode(self.model, batch)
         dense, measures = describe_loss(projected.float(), batch, _word_table(self.model), 8.0)
-        visual = _take(projected, batch["kept"])
-        grid = round(projected.shape[1] ** 0.5)
-        prefix, positions = prompt(self.model, visual, batch["kept"], grid, self.layout)
-        answering, answered = answer_loss(self.model, prefix, positions, batch, self.layout)
+        prefix, positions, seen_BP = prompt(self.model, projected, batch["seen"], self.layout)
+        answering, answered = answer_loss(self.model, prefix, positions, seen_BP, batch, self.layout)
         return answering + 0.1 * dense, measures | answered
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return list(self.model.named_parameters())
+        return [(n, p) for n, p in self.model.named_parameters() if "embed_tokens" not in n]
+
+    def layers(self) -> list[nn.Module]:
+        return [*self.model.model.visual.blocks, *self.model.model.language_model.layers]

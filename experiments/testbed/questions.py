@@ -1,7 +1,9 @@
 """Questions about a scene, each with one short answer and the evidence boxes it rests on.
 
-The types stand for the field's benchmarks: existence with adversarial negatives (POPE), attribute (GQA), relation,
-counting, reading characters (TextVQA) and small object (V*). Captions are free-form text beside them.
+The types with one look stand for the field's benchmarks: existence with adversarial negatives (POPE), attribute (GQA),
+relation, counting, reading characters and finding objects by them (TextVQA), small object (V*) and where (grounding,
+RefCOCO, as one of nine cells). The others take several looks: what to look for next is what the look before found.
+Captions are free-form text beside them.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,9 @@ import numpy as np
 from experiments.testbed.scenes import CANVAS, COLOURS, PLURALS, Item, Scene
 
 RELATION_MARGIN = CANVAS / 6  # pixels between two centres on the asked axis: no borderline cases
+CELL_MARGIN = 2  # pixels between a centre and the border of its cell, likewise
 MOST_COUNTED = 3
+OF_THE_DOT = "object with the color of the dot"
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,80 @@ def reading(scene: Scene) -> list[Question]:
     return [Question("reading", f"what character is on the {_named(o)} ?", o.character, _boxes([o])) for o in carriers]
 
 
+def carrier(scene: Scene) -> list[Question]:
+    """Colour and shape of the object that carries a character."""
+    found = []
+    for item in scene.items:
+        if item.character:
+            for asked, answer in (("color", item.colour), ("shape", item.shape)):
+                text = f"what {asked} is the object with {item.character} ?"
+                found.append(Question("carrier", text, answer, _boxes([item])))
+    return found
+
+
 def small_object(scene: Scene) -> list[Question]:
     """Colour of the tiny dot."""
     return [Question("small_object", "what color is the dot ?", scene.dot.colour, _boxes([scene.dot]))]
+
+
+def cell(item: Item) -> str:
+    """In which of nine equal cells of the picture the centre of an object lies."""
+    rows, columns = ("top", "middle", "bottom"), ("left", "center", "right")
+    return f"{rows[int(item.y * 3 / CANVAS)]} {columns[int(item.x * 3 / CANVAS)]}"
+
+
+def where(scene: Scene) -> list[Question]:
+    """The cell of an object."""
+    clear = [item for item in scene.items if _clearly_placed(item)]
+    return [Question("where", f"where is the {_named(o)} ?", cell(o), _boxes([o])) for o in clear]
+
+
+def link(scene: Scene) -> list[Question]:
+    """Shape of, and character on, the only object with the dot's colour: two looks."""
+    found = []
+    for item in _alike(scene.dot, "colour", scene):
+        boxes = _boxes([scene.dot, item])
+        found.append(Question("link", f"what shape is the {OF_THE_DOT} ?", item.shape, boxes))
+        if item.character:
+            found.append(Question("link", f"what character is on the {OF_THE_DOT} ?", item.character, boxes))
+    return found
+
+
+def locate(scene: Scene) -> list[Question]:
+    """The cell of the only object with the dot's colour: two looks."""
+    found = [item for item in _alike(scene.dot, "colour", scene) if _clearly_placed(item)]
+    return [Question("locate", f"where is the {OF_THE_DOT} ?", cell(o), _boxes([scene.dot, o])) for o in found]
+
+
+def chain(scene: Scene) -> list[Question]:
+    """Colour of the only other object with the shape of the one that carries a character: two looks, not at itself."""
+    found = []
+    for carrier in scene.items:
+        for other in _alike(carrier, "shape", scene) if carrier.character else []:
+            text = f"what color is the object with the shape of the object with {carrier.character} ?"
+            found.append(Question("chain", text, other.colour, _boxes([carrier, other])))
+    return found
+
+
+def relay(scene: Scene) -> list[Question]:
+    """Colour of the only other object with the shape of the only object with the dot's colour: three looks."""
+    text = f"what color is the object with the shape of the {OF_THE_DOT} ?"
+    return [
+        Question("relay", text, other.colour, _boxes([scene.dot, item, other]))
+        for item in _alike(scene.dot, "colour", scene)
+        for other in _alike(item, "shape", scene)
+    ]
+
+
+def _alike(one: Item, by: str, scene: Scene) -> list[Item]:
+    """The object, other than `one`, with the same `by`, if there is exactly one; else none."""
+    same = [item for item in scene.items if item is not one and getattr(item, by) == getattr(one, by)]
+    return same if len(same) == 1 else []
+
+
+def _clearly_placed(item: Item) -> bool:
+    """Whether the centre is clear of the borders between cells."""
+    return all(min(abs(at - CANVAS / 3), abs(at - CANVAS * 2 / 3)) >= CELL_MARGIN for at in (item.x, item.y))
 
 
 TYPES: dict[str, Callable[[Scene], list[Question]]] = {
@@ -103,8 +178,15 @@ TYPES: dict[str, Callable[[Scene], list[Question]]] = {
     "relation": relation,
     "counting": counting,
     "reading": reading,
+    "carrier": carrier,
     "small_object": small_object,
+    "where": where,
+    "link": link,
+    "locate": locate,
+    "chain": chain,
+    "relay": relay,
 }
+SEVERAL_LOOKS = ("link", "locate", "chain", "relay")
 CAPTION_REQUEST = "describe the image ."
 
 

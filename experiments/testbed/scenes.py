@@ -23,9 +23,11 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "cross", "star")
 PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
 CHARACTERS = ("c", "e", "h", "k", "t", "x", "4", "8")
-SIZES = {"large": 30, "small": 20}  # pixels across
+SIZES = {"large": 22, "small": 14}  # pixels across
 DOT = "dot"
 DOT_ACROSS = 9
+CHARACTER_HEIGHT = 15  # of the font, pixels
+MATCHING_DOTS = 0.5  # share of scenes whose dot has the colour of one of the objects for certain
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,9 @@ def _place(rng: np.random.Generator, across: int, taken: list[Item], gap: float)
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene: three to five objects from a small pool of shapes and colours, and one dot."""
+    """Draw a scene: four to six objects from a small pool of shapes and colours, and one dot."""
     while True:
-        count = int(rng.integers(3, 6))
+        count = int(rng.integers(4, 7))
         shapes = rng.choice(len(SHAPES), size=int(rng.integers(2, 4)), replace=False)
         colours = rng.choice(len(COLOURS), size=int(rng.integers(2, 5)), replace=False)
         pairs = [(SHAPES[s], tuple(COLOURS)[c]) for s in shapes for c in colours]
@@ -93,7 +95,8 @@ def sample_scene(rng: np.random.Generator) -> Scene:
             items.append(Item(*pairs[pair], size, character, *centre, SIZES[size]))
         place = _place(rng, DOT_ACROSS, items, gap=2) if len(items) == count else None
         if place is not None:
-            dot = Item(DOT, tuple(COLOURS)[rng.integers(len(COLOURS))], "tiny", "", *place, DOT_ACROSS)
+            among = [item.colour for item in items] if rng.random() < MATCHING_DOTS else list(COLOURS)
+            dot = Item(DOT, among[rng.integers(len(among))], "tiny", "", *place, DOT_ACROSS)
             return Scene(tuple(items), dot, int(rng.integers(2**31)))
 
 
@@ -173,7 +176,7 @@ def _draw_item(draw: ImageDraw.ImageDraw, item: Item, rng: np.random.Generator) 
             (item.x, low),
             item.character.upper(),
             fill=dark,
-            font=_font(17),
+            font=_font(CHARACTER_HEIGHT),
             anchor="mm",
             stroke_width=0.6,
             stroke_fill=dark,

@@ -48,6 +48,15 @@ def _reading(question: Question) -> str:
     return f"the character on the {_words(question, 5)} is {question.answer} ."
 
 
+def _where(question: Question) -> str:
+    # where is the red circle ?
+    return f"the {_words(question, 3)} is in the {question.answer} ."
+
+
+def _link(question: Question) -> str:
+    return _reading(question) if question.text.startswith("what character") else _attribute(question)
+
+
 def _words(question: Question, start: int) -> str:
     """What the question is about: its words from a place on, without the question mark."""
     return " ".join(question.text.split()[start:-1])
@@ -59,5 +68,11 @@ _SENTENCES = {
     "relation": _relation,
     "counting": _counting,
     "reading": _reading,
+    "carrier": _attribute,
     "small_object": _attribute,
+    "where": _where,
+    "link": _link,
+    "locate": _where,
+    "chain": _attribute,
+    "relay": _attribute,
 }

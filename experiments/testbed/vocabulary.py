@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
-from experiments.processors import QwenImageProcessor
+from experiments.asking.processors import QwenImageProcessor
 from experiments.testbed.scenes import CANVAS, CHARACTERS, COLOURS, DOT, PLURALS, SHAPES
 
 IMAGE_MEAN = [0.4, 0.4, 0.4]
@@ -47,6 +47,11 @@ OTHER_WORDS = (
     "large",
     "small",
     "tiny",
+    "where",
+    "top",
+    "middle",
+    "bottom",
+    "center",
 )
 GRAMMAR = (*QUESTION_WORDS, *PLACE_WORDS, *OTHER_WORDS, "?", ".", ",")
 WORDS = (*SPECIAL, *COLOURS, *SHAPES, *PLURALS.values(), DOT, *CHARACTERS, *GRAMMAR, BACKGROUND)

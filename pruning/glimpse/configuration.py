@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from pruning import checks
+from pruning.choosing import checks
 
 REQUIRED = (
     "reduce_layer",

@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from pruning.budget import Sizes
-from pruning.families import Family, Llava, Qwen25VL
+from pruning.engine.seen import ObservedLayer
 from pruning.glimpse import checkpoint
 from pruning.glimpse.configuration import GlimpseConfig
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.readout import Importance, glimpse_row, importance, vision_blocks
 from pruning.glimpse.selection import KeepImportant
-from pruning.observed import ObservedLayer
+from pruning.models.families import Family, Llava, Qwen25VL
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -41,6 +41,7 @@ class GlimpsePrune(KeepImportant):
     """
 
     name: ClassVar[str] = "glimpse"
+    label: ClassVar[str] = "GlimpsePrune"
     changes_tower: ClassVar[bool] = True
 
     path: str | Path | None = None

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 from transformers import PreTrainedModel
 
-from pruning.families import Llava, Qwen25VL, family_of
 from pruning.glimpse.configuration import GlimpseConfig
 from pruning.glimpse.predictor import ImportancePredictor
+from pruning.models.families import Llava, Qwen25VL, family_of
 
 
 class GlimpseModules(nn.Module):

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning.families import Family
+from pruning.engine.before import place_images
+from pruning.engine.tokens import upload
 from pruning.glimpse.configuration import GlimpseConfig
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.predictor import raster_positions
-from pruning.observe import Projections, attention_logits
-from pruning.placement import place_images
-from pruning.tokens import upload
-from pruning.vision import Vision
+from pruning.models.families import Family
+from pruning.models.projections import Projections, attention_logits
+from pruning.models.vision import Vision
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pruning import checks
-from pruning.base import InsideLLM
+from pruning.choosing import checks
+from pruning.choosing.base import InsideLLM
+from pruning.choosing.selection import rank
+from pruning.engine.seen import ObservedLayer
+from pruning.engine.tokens import Choice, upload
 from pruning.glimpse.readout import Importance, visual_places
-from pruning.observed import ObservedLayer
-from pruning.selection import rank
-from pruning.tokens import Choice, upload
 
 
 @dataclass

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from transformers import PreTrainedModel
 
-from pruning.families import Family, family_of
+from pruning.engine.tokens import take_tokens
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.readout import Importance, glimpse_row, importance, vision_blocks
-from pruning.observe import Watch
-from pruning.tokens import take_tokens
-from pruning.vision import Vision
+from pruning.models.families import Family, family_of
+from pruning.models.projections import Watch
+from pruning.models.vision import Vision
 
 IGNORED = -100
 

@@ -1,19 +1,20 @@
 """CDPruner: tokens that are relevant to the question and unlike one another, by a determinantal point process."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import CLIPConfig, CLIPModel
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel, PreTrainedTokenizerBase
 
-from pruning.base import KeepPerImage
-from pruning.budget import Sizes
-from pruning.merging import wide
-from pruning.observed import Observed
-from pruning.selection import by_groups, cosine_similarity, greedy_dpp
+from pruning.choosing.base import KeepPerImage
+from pruning.choosing.merging import wide
+from pruning.choosing.selection import by_groups, cosine_similarity, greedy_dpp
+from pruning.engine.seen import Observed
+from pruning.models.sizes import Sizes
 
 SMALLEST_RELEVANCE = 1e-6
 
@@ -37,16 +38,26 @@ class CDPruner(KeepPerImage):
     Parameters:
         keep: tokens kept of every image.
         clip: the CLIP model whose vision tower the model has, on the same device; its text tower and projections run.
-            Its name or folder will do where nothing is chosen yet: `experiments.clip.loaded` loads it.
+            Its name or folder will do where nothing is chosen yet: `experiments.asking.clip.loaded` loads it.
         questions: with `clip`, for every sample of the batch the ids of its question for CLIP's text tower, int64
-            `[M, L]`: M segments of at most 77 tokens, each with its start and end token. `experiments.clip.segments`
-            makes them.
+            `[M, L]`: M segments of at most 77 tokens, each with its start and end token. `segments` makes them.
     """
 
     name: ClassVar[str] = "cdpruner"
+    label: ClassVar[str] = "CDPruner"
+    told: ClassVar[tuple[str, ...]] = ("questions",)
 
     clip: CLIPModel | str | None = field(default=None, repr=False)
     questions: Sequence[Tensor] = field(default=(), repr=False)
+
+    def for_questions(self, questions: Sequence[Mapping[str, Any]]) -> Self:
+        if not isinstance(self.clip, CLIPModel):
+            return self
+        return replace(self, questions=segments(self.clip, [question["question"] for question in questions]))
+
+    def written(self) -> dict[str, Any]:
+        clip = self.clip if self.clip is None or isinstance(self.clip, str) else self.clip.config.name_or_path
+        return super().written() | {"clip": clip}
 
     def select(self, seen: Observed) -> Tensor:
         if isinstance(self.clip, str):
@@ -121,3 +132,26 @@ def conditional_kernel(tokens_BND: Tensor, relevance_BN: Tensor) -> Tensor:
     scaled_BN = (relevance_BN - low_B1 + SMALLEST_RELEVANCE) / (high_B1 - low_B1)
     scaled_BN = torch.where(high_B1 > low_B1, scaled_BN, 1)
     return cosine_similarity(tokens_BND).mul_(scaled_BN[:, :, None]).mul_(scaled_BN[:, None])
+
+
+def segments(clip: CLIPModel, questions: Sequence[str]) -> list[Tensor]:
+    """For every question its ids for CLIP's text tower: int64 `[M, L]`, M segments of at most 77 tokens each.
+
+    Longer questions than one segment are cut; every segment has its own start and end token. The last one is filled up
+    with end tokens, as CLIP pads: its causal text tower reads a segment at the first of them.
+    """
+    tokenizer = _tokenizer(clip.config.name_or_path)
+    room = clip.config.text_config.max_position_embeddings - 2
+    found = []
+    for question in questions:
+        ids = tokenizer(question, add_special_tokens=False)["input_ids"]
+        pieces = [ids[start : start + room] for start in range(0, max(len(ids), 1), room)]
+        length = max(len(piece) for piece in pieces) + 1
+        start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        found.append(torch.tensor([[start, *piece, *[end] * (length - len(piece))] for piece in pieces]))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(name: str) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(name)

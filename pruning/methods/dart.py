@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning import checks
-from pruning.base import InsideLLM
-from pruning.budget import Sizes
-from pruning.observed import ObservedLayer
-from pruning.selection import rank
-from pruning.tokens import Choice, take_tokens, upload
+from pruning.choosing import checks
+from pruning.choosing.base import InsideLLM
+from pruning.choosing.selection import rank
+from pruning.engine.seen import ObservedLayer
+from pruning.engine.tokens import Choice, take_tokens, upload
+from pruning.models.sizes import Sizes
 
 ORDERS = ("norm_desc", "index_asc", "cpython_set")
 
@@ -40,6 +40,7 @@ class DART(InsideLLM):
     """
 
     name: ClassVar[str] = "dart"
+    label: ClassVar[str] = "DART"
     budget_parameter: ClassVar[str | None] = "max_tokens"
 
     k: int = 2

@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pruning import checks
-from pruning.base import BeforeLLM
-from pruning.budget import Sizes
-from pruning.observed import Observed
-from pruning.selection import max_min_diversity
+from pruning.choosing import checks
+from pruning.choosing.base import BeforeLLM
+from pruning.choosing.selection import max_min_diversity
+from pruning.engine.seen import Observed
+from pruning.models.sizes import Sizes
 
 DEFAULT_KEEP = 64
 
@@ -27,6 +27,7 @@ class DivPrune(BeforeLLM):
     """
 
     name: ClassVar[str] = "divprune"
+    label: ClassVar[str] = "DivPrune"
     budget_parameter: ClassVar[str | None] = "keep"
 
     keep: int | None = None

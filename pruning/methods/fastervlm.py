@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pruning import costs
-from pruning.base import KeepPerImage
-from pruning.budget import Sizes
-from pruning.observed import Observed
-from pruning.selection import stable_top_k
+from pruning.choosing import costs
+from pruning.choosing.base import KeepPerImage
+from pruning.choosing.selection import stable_top_k
+from pruning.engine.seen import Observed
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -24,6 +24,7 @@ class FasterVLM(KeepPerImage):
     """
 
     name: ClassVar[str] = "fastervlm"
+    label: ClassVar[str] = "FasterVLM"
 
     def select(self, seen: Observed) -> Tensor:
         return stable_top_k(seen.cls_attention_BHN.mean(dim=1), self.keep)

@@ -6,16 +6,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning.base import BeforeLLM
-from pruning.budget import Sizes
-from pruning.observed import Observed
+from pruning.choosing.base import PerImage, Role
+from pruning.engine.seen import Observed
+from pruning.models.sizes import Sizes
 
 
 @dataclass
-class Full(BeforeLLM):
+class Full(PerImage):
     """Keeps every visual token; outputs equal the unmodified model's bit for bit."""
 
     name: ClassVar[str] = "full"
+    label: ClassVar[str] = "Full model"
+    role: ClassVar[Role] = "reference"
 
     def count(self, num_visual: int) -> int:
         return num_visual

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pruning.base import KeepPerImage
-from pruning.budget import Sizes
-from pruning.observed import Observed
-from pruning.tokens import upload
+from pruning.choosing.base import KeepPerImage, Role
+from pruning.engine.seen import Observed
+from pruning.engine.tokens import upload
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -22,6 +22,8 @@ class Grid(KeepPerImage):
     """
 
     name: ClassVar[str] = "grid"
+    label: ClassVar[str] = "Grid"
+    role: ClassVar[Role] = "reference"
 
     def select(self, seen: Observed) -> Tensor:
         if seen.grid is None:

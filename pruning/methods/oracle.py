@@ -7,11 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning import checks
-from pruning.budget import Sizes
+from pruning.choosing import checks
+from pruning.choosing.base import Role
+from pruning.choosing.selection import rank, stable_top_k
+from pruning.engine.seen import Observed
 from pruning.methods.random import Random, random_scores
-from pruning.observed import Observed
-from pruning.selection import rank, stable_top_k
+from pruning.models.sizes import Sizes
+from pruning.models.vision import touched
 
 Box = Sequence[float]
 
@@ -31,6 +33,9 @@ class Oracle(Random):
     """
 
     name: ClassVar[str] = "oracle"
+    label: ClassVar[str] = "Oracle"
+    role: ClassVar[Role] = "oracle"
+    told: ClassVar[tuple[str, ...]] = ("boxes",)
 
     boxes: Sequence[Sequence[Box]] = field(default=())
 
@@ -58,16 +63,6 @@ class Oracle(Random):
 
     def choosing_flops(self, sizes: Sizes) -> int:
         return 0
-
-
-def touched(cells_N4: Tensor, boxes_J4: Tensor) -> Tensor:
-    """Which tokens each box touches by more than an edge, bool `[J, N]`; both as x0, y0, x1, y1.
-
-    Tokens whose cell is NaN (newlines) are touched by none.
-    """
-    low_JN2 = torch.maximum(cells_N4[:, :2], boxes_J4[:, None, :2])
-    high_JN2 = torch.minimum(cells_N4[:, 2:], boxes_J4[:, None, 2:])
-    return (low_JN2 < high_JN2).all(dim=-1)
 
 
 def _turns(cells_N4: Tensor, boxes_J4: Tensor) -> Tensor:

@@ -6,13 +6,14 @@ from typing import ClassVar
 
 import torch
 
-from pruning import checks
-from pruning.budget import Sizes
+from pruning.choosing import checks
+from pruning.choosing.base import Role
+from pruning.engine.seen import ObservedLayer
 from pruning.glimpse.losses import box_mask
 from pruning.glimpse.readout import Importance, visual_grids
 from pruning.glimpse.selection import KeepImportant
 from pruning.methods.oracle import Box
-from pruning.observed import ObservedLayer
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -32,6 +33,9 @@ class OracleInside(KeepImportant):
     """
 
     name: ClassVar[str] = "oracle_inside"
+    label: ClassVar[str] = "Oracle inside the LLM"
+    role: ClassVar[Role] = "oracle"
+    told: ClassVar[tuple[str, ...]] = ("boxes",)
 
     k: int = 2
     boxes: Sequence[Sequence[Box]] = field(default=())

@@ -6,10 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning.base import KeepPerImage, Merged
-from pruning.budget import Sizes
-from pruning.merging import in_prompt, wide
-from pruning.observed import Observed
+from pruning.choosing.base import KeepPerImage, Role
+from pruning.choosing.merging import in_prompt, wide
+from pruning.engine.contract import Merged
+from pruning.engine.seen import Observed
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Pool(KeepPerImage):
     """
 
     name: ClassVar[str] = "pool"
+    label: ClassVar[str] = "Pooling"
+    role: ClassVar[Role] = "reference"
 
     def select(self, seen: Observed) -> Tensor | Merged:
         count = seen.num_visual

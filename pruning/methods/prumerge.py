@@ -7,13 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning import checks, costs
-from pruning.base import BeforeLLM, Merged
-from pruning.budget import Sizes
-from pruning.merging import in_prompt, similarity, wide
-from pruning.observed import Observed
-from pruning.selection import rank
-from pruning.tokens import upload
+from pruning.choosing import checks, costs
+from pruning.choosing.base import BeforeLLM
+from pruning.choosing.merging import in_prompt, similarity, wide
+from pruning.choosing.selection import rank
+from pruning.engine.contract import Merged
+from pruning.engine.seen import Observed
+from pruning.engine.tokens import upload
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -37,6 +38,7 @@ class PruMerge(BeforeLLM):
     """
 
     name: ClassVar[str] = "prumerge"
+    label: ClassVar[str] = "PruMerge"
     budget_parameter: ClassVar[str | None] = "keep"
 
     keep: int | None = None

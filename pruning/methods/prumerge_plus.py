@@ -23,6 +23,7 @@ class PruMergePlus(PruMerge):
     """
 
     name: ClassVar[str] = "prumerge_plus"
+    label: ClassVar[str] = "PruMerge+"
 
     def plan(self, num_visual: int) -> tuple[int, Sequence[int]]:
         if self.ratio is not None:

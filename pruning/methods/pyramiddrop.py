@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pruning import checks
-from pruning.base import InsideLLM
-from pruning.budget import Sizes
-from pruning.observed import ObservedLayer
+from pruning.choosing import checks
+from pruning.choosing.base import InsideLLM
+from pruning.engine.seen import ObservedLayer
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -31,6 +31,7 @@ class PyramidDrop(InsideLLM):
     """
 
     name: ClassVar[str] = "pyramiddrop"
+    label: ClassVar[str] = "PyramidDrop"
     positions = "repacked"
     budget_parameter: ClassVar[str | None] = "ratio"
 

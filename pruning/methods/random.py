@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning import checks
-from pruning.base import KeepPerImage
-from pruning.budget import Sizes
-from pruning.observed import Observed
-from pruning.selection import stable_top_k
+from pruning.choosing import checks
+from pruning.choosing.base import KeepPerImage, Role
+from pruning.choosing.selection import stable_top_k
+from pruning.engine.seen import Observed
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -25,6 +25,8 @@ class Random(KeepPerImage):
     """
 
     name: ClassVar[str] = "random"
+    label: ClassVar[str] = "Random"
+    role: ClassVar[Role] = "reference"
 
     seed: int = 0
 

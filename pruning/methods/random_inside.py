@@ -6,13 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning import checks
-from pruning.budget import Sizes
+from pruning.choosing import checks
+from pruning.choosing.base import Role
+from pruning.engine.before import place_images
+from pruning.engine.seen import ObservedLayer
+from pruning.engine.tokens import upload
 from pruning.methods.fastv import FastV
 from pruning.methods.random import random_numbers
-from pruning.observed import ObservedLayer
-from pruning.placement import place_images
-from pruning.tokens import upload
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -31,6 +32,8 @@ class RandomInside(FastV):
     """
 
     name: ClassVar[str] = "random_inside"
+    label: ClassVar[str] = "Random inside the LLM"
+    role: ClassVar[Role] = "reference"
 
     seed: int = 0
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pruning.base import BeforeLLM, InsideLLM, Method
-from pruning.budget import Sizes
+from pruning.choosing.base import InsideLLM, Method, PerImage, Role
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -19,8 +19,8 @@ class Sequence(Method):
     keeps everything, and `pruning.budget.solve` says so.
 
     Parameters:
-        methods: a method before the language model and one inside it, in this order. Each a `Method`, or a mapping of
-            its name and parameters such as {"name": "fastv", "k": 2, "r": 0.5}.
+        methods: a method before the language model and one inside it, in this order. `pruning.make` also takes mappings
+            of their names and parameters such as {"name": "fastv", "k": 2, "r": 0.5}.
         keep: tokens that the first method keeps of every image, in place of its own number.
 
     Example:
@@ -29,25 +29,44 @@ class Sequence(Method):
     """
 
     name: ClassVar[str] = "sequence"
+    label: ClassVar[str] = "Sequence"
+    role: ClassVar[Role] = "both"
     budget_parameter: ClassVar[str | None] = "keep"
 
-    methods: Listed[Method | Mapping[str, Any]] = ()
+    methods: Listed[Method] = ()
     keep: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.methods, (str, Mapping)) or not isinstance(self.methods, Listed):
             raise ValueError(f"methods must be a list of methods, not {self.methods!r}")
-        methods = [_made(method) for method in self.methods]
-        self.methods = methods
-        self._before, self._inside = _split(methods)
+        for method in self.methods:
+            if not isinstance(method, Method):
+                raise ValueError(
+                    f"methods: give each as a Method, or to pruning.make as a mapping with its name, not {method!r}"
+                )
+        self._before, self._inside = _split(self.methods)
         if self.keep is not None:
             if self._before.budget_parameter != "keep":
                 raise ValueError(f"{self._before.name} has no number of tokens to keep: leave keep out")
             number: Any = {"keep": self.keep}
             self._before = replace(self._before, **number)
 
-    def parts(self) -> tuple[BeforeLLM | None, InsideLLM | None]:
+    def parts(self) -> tuple[PerImage | None, InsideLLM | None]:
         return self._before, self._inside
+
+    @property
+    def made_of(self) -> Listed[Method]:
+        return self.methods
+
+    @property
+    def uses_cache(self) -> bool:
+        return self._inside.uses_cache
+
+    def for_questions(self, questions: Listed[Mapping[str, Any]]) -> Self:
+        return replace(self, methods=[method.for_questions(questions) for method in self.methods])
+
+    def written(self) -> dict[str, Any]:
+        return super().written() | {"methods": [{"name": part.name, **part.written()} for part in self.methods]}
 
     def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
         return self._inside.visual_tokens_per_layer(self._left(num_visual, num_layers), num_layers)
@@ -60,17 +79,7 @@ class Sequence(Method):
         return self._before.visual_tokens_per_layer(num_visual, num_layers)[0]
 
 
-def _made(method: Any) -> Method:
-    from pruning import registry  # which lists this module's class
-
-    if isinstance(method, Method):
-        return method
-    if not isinstance(method, Mapping) or "name" not in method:
-        raise ValueError(f'methods: give each as a Method or as a mapping like {{"name": "fastv"}}, not {method!r}')
-    return registry.make(**method)
-
-
-def _split(methods: Listed[Method]) -> tuple[BeforeLLM, InsideLLM]:
+def _split(methods: Listed[Method]) -> tuple[PerImage, InsideLLM]:
     names = [method.name for method in methods]
     if len(methods) != 2:
         raise ValueError(f"methods={names}: give two, one before the language model and one inside it")

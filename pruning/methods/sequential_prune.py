@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pruning import checks
-from pruning.base import InsideLLM
-from pruning.budget import Sizes
-from pruning.observed import ObservedLayer
+from pruning.choosing import checks
+from pruning.choosing.base import InsideLLM
+from pruning.engine.seen import ObservedLayer
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -26,6 +26,7 @@ class SequentialPrune(InsideLLM):
     """
 
     name: ClassVar[str] = "sequential_prune"
+    label: ClassVar[str] = "Sequential Prune"
     budget_parameter: ClassVar[str | None] = "r"
 
     k: int = 2

@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning import checks
-from pruning.base import InsideLLM, Positions
-from pruning.budget import Sizes
-from pruning.observe import attention_logits
-from pruning.observed import ObservedLayer
-from pruning.selection import rank
-from pruning.tokens import Choice, Merge, take_tokens, upload
+from pruning.choosing import checks
+from pruning.choosing.base import InsideLLM, Positions
+from pruning.choosing.selection import rank
+from pruning.engine.seen import ObservedLayer
+from pruning.engine.tokens import Choice, Merge, take_tokens, upload
+from pruning.models.projections import attention_logits
+from pruning.models.sizes import Sizes
 
 # Visual tokens kept of 576 after each stage, by version and the target the authors name them after. Since the first
 # layers see all tokens, the true means over 32 layers are higher: 206.5, 145.4, 114.1 and 82.3 in the first version.
@@ -54,6 +54,7 @@ class SparseVLM(InsideLLM):
     """
 
     name: ClassVar[str] = "sparsevlm"
+    label: ClassVar[str] = "SparseVLM"
     budget_parameter: ClassVar[str | None] = "share"
 
     version: str = "v1"

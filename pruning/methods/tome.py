@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration, PreTrainedModel
 
-from pruning import costs
-from pruning.base import BeforeLLM, KeepPerImage, Merged
-from pruning.budget import Sizes
-from pruning.encoded import EncodedImages
-from pruning.families import family_of
-from pruning.merging import Clusters, in_prompt, most_merges, pick_rows
-from pruning.observed import Observed
-from pruning.record import Record
-from pruning.tokens import upload
-from pruning.tower_merging import TowerMerging
+from pruning.choosing import costs
+from pruning.choosing.base import BeforeLLM, KeepPerImage
+from pruning.choosing.merging import Clusters, in_prompt, most_merges, pick_rows
+from pruning.choosing.tower_merging import TowerMerging
+from pruning.engine.contract import Merged
+from pruning.engine.encoded import EncodedImages
+from pruning.engine.record import Record
+from pruning.engine.seen import Observed
+from pruning.engine.tokens import upload
+from pruning.models.families import family_of
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -40,6 +41,7 @@ class ToMe(KeepPerImage):
     """
 
     name: ClassVar[str] = "tome"
+    label: ClassVar[str] = "ToMe"
     changes_tower: ClassVar[bool] = True
 
     @contextmanager

@@ -6,12 +6,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning import checks, costs
-from pruning.base import BeforeLLM, Merged
-from pruning.budget import Sizes
-from pruning.merging import in_prompt, pick_rows, similarity, wide
-from pruning.observed import Observed
-from pruning.selection import stable_top_k
+from pruning.choosing import checks, costs
+from pruning.choosing.base import BeforeLLM
+from pruning.choosing.merging import in_prompt, pick_rows, similarity, wide
+from pruning.choosing.selection import stable_top_k
+from pruning.engine.contract import Merged
+from pruning.engine.seen import Observed
+from pruning.models.sizes import Sizes
 
 DEFAULT_KEEP = 64
 # The authors' settings: 54 + 10, 108 + 20, 162 + 30 and 27 + 5 all merge 5 of 32 tokens.
@@ -37,6 +38,7 @@ class VisionZip(BeforeLLM):
     """
 
     name: ClassVar[str] = "visionzip"
+    label: ClassVar[str] = "VisionZip"
     budget_parameter: ClassVar[str | None] = "keep"
 
     keep: int | None = None

@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruning import checks, costs
-from pruning.base import KeepPerImage
-from pruning.budget import Sizes
-from pruning.observed import Observed
-from pruning.selection import drop_redundant, rank
+from pruning.choosing import checks, costs
+from pruning.choosing.base import KeepPerImage
+from pruning.choosing.selection import drop_redundant, rank
+from pruning.engine.seen import Observed
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -30,6 +30,7 @@ class VisPruner(KeepPerImage):
     """
 
     name: ClassVar[str] = "vispruner"
+    label: ClassVar[str] = "VisPruner"
 
     important_ratio: float = 0.5
 

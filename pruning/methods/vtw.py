@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pruning import checks
-from pruning.base import InsideLLM
-from pruning.budget import Sizes
-from pruning.families import family_of
-from pruning.observed import ObservedLayer
-from pruning.tokens import Choice
+from pruning.choosing import checks
+from pruning.choosing.base import InsideLLM
+from pruning.engine.seen import ObservedLayer
+from pruning.engine.tokens import Choice
+from pruning.models.families import family_of
+from pruning.models.sizes import Sizes
 
 
 @dataclass
@@ -28,6 +28,7 @@ class VTW(InsideLLM):
     """
 
     name: ClassVar[str] = "vtw"
+    label: ClassVar[str] = "VTW"
     budget_parameter: ClassVar[str | None] = "k"
 
     k: int = 15

@@ -1,4 +1,4 @@
-"""Small CSV files as experiments.settings writes them, for the tests of the figures."""
+"""Small CSV files as experiments.asking.grid writes them, for the tests of the figures."""
 
 import itertools
 from pathlib import Path
@@ -12,7 +12,7 @@ TYPES = ("all", "attribute", "counting", "existence", "reading", "relation", "sm
 
 
 def write_settings(path: Path, columns: dict[str, tuple[float, ...]], short: str = "") -> None:
-    """A table of experiments.settings: the unpruned model, then every combination; of `short` the last does not fit."""
+    """A table of experiments.asking.grid: the unpruned model, every combination; of `short` the last does not fit."""
     combinations = [dict(zip(columns, values, strict=True)) for values in itertools.product(*columns.values())]
     rows = []
     for place, labels in enumerate([dict.fromkeys(columns), *combinations]):

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from analysis.attention import AttentionSums, column_statistics, prefill_statistics, quartile_shares, selected
-from pruning.observe import Projections
+from analysis.attention import AttentionSums, quartile_shares, selected
+from experiments.probing.attention import column_statistics, prefill_statistics
+from pruning.models.projections import Projections
 from tests.tiny_models import FAMILIES, IMAGE, tiny_llava, tiny_llava_next
 
 DECODER_KINDS = ("image", "text", "full", "last", "equi_last")

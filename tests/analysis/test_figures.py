@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.figures import style
+from analysis.figures.shared import style
 from experiments import figures
 from tests.analysis.figure_inputs import (
     CAPS,
@@ -194,14 +194,16 @@ def test_score_correlation_shows_every_pair_once(results):
 
 
 def test_pareto_fronts_are_those_of_the_csv_and_points_without_latency_are_left_out(results):
-    panels = drawn("pareto", results).axes[:2]
+    panels = drawn("pareto", results).axes[:4]
     table = pd.read_csv(results / "pareto.csv")
-    for axes, cost in zip(panels, ("flops", "latency"), strict=True):
+    shown = [(kind, cost) for kind in ("all", "several_looks") for cost in ("flops", "latency")]
+    for axes, (kind, cost) in zip(panels, shown, strict=True):
+        of_kind = table[table["type"] == kind]
         (front,) = [line for line in axes.lines if line.get_label() == "Pareto front"]
-        expected = table[table[f"on_{cost}_front"]].sort_values(f"{cost}_ratio")
+        expected = of_kind[of_kind[f"on_{cost}_front"]].sort_values(f"{cost}_ratio")
         np.testing.assert_allclose(front.get_xydata(), 100 * expected[[f"{cost}_ratio", "accuracy"]].to_numpy())
         grid = [line for line in axes.lines if line.get_color() == style.look("grid").colour]
-        assert len(grid[0].get_xdata()) == table[f"{cost}_ratio"].notna()[table["method"] == "grid"].sum()
+        assert len(grid[0].get_xdata()) == of_kind[f"{cost}_ratio"].notna()[of_kind["method"] == "grid"].sum()
 
 
 def heights(axes: Axes) -> list[float]:

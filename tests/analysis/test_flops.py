@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import LlavaConfig
 
 import pruning
-from analysis import flops
+from pruning.models import flops
 from tests.tiny_models import FAMILIES, tiny_llava, tiny_qwen2_5_vl
 
 
@@ -62,7 +62,7 @@ def test_pruned_model(name: str, parameters: dict, family: str, attention: str) 
     # What the method spends on choosing is in what the counter saw: at most one row of attention a layer here.
     parts = counted(model, inputs, per_layer, visual)
     chosen = pruning.make(name, **parameters).choosing_flops(
-        pruning.budget.Sizes.of(
+        pruning.models.sizes.Sizes.of(
             model.config,
             visual_tokens=visual,
             text_tokens=inputs["input_ids"].shape[1] - visual,

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from analysis.attention import prefill_statistics
-from analysis.probes import KeepByLastQuery, KeepQuartile, Withdraw
-from analysis.random_masks import RandomMasks
-from pruning.selection import stable_top_k
+from experiments.probing.attention import prefill_statistics
+from experiments.probing.probes import KeepByLastQuery, KeepQuartile, Withdraw
+from experiments.probing.random_masks import RandomMasks
+from pruning.choosing.selection import stable_top_k
 from tests.tiny_models import FAMILIES, tiny_llava
 
 

@@ -9,9 +9,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import flops as formulas
-from experiments import accuracy, evaluate, flops, models
-from experiments.parameters import Parameters, load_parameters
+from experiments import accuracy, evaluate, flops
+from experiments.asking import models
+from experiments.parameters.load import Parameters, load_parameters
+from pruning.models import flops as formulas
 from tests.experiments import workspace
 
 
@@ -84,8 +85,8 @@ def test_infeasible_budget_has_its_floor_and_no_accuracy(parameters: Parameters)
 
 def test_metrics_and_plot_are_the_overall_accuracies(parameters: Parameters) -> None:
     table = accuracy.table(parameters)
-    assert accuracy.metrics(table)["random"] == {"50.0%": 0.5, "25.0%": 0.0}
-    assert list(accuracy.metrics(table)["fastv"]) == ["50.0%"]
+    assert accuracy.metrics(table)["all"]["random"] == {"50.0%": 0.5, "25.0%": 0.0}
+    assert list(accuracy.metrics(table)["all"]["fastv"]) == ["50.0%"]
     plot = accuracy.by_budget(table)
     assert plot["method"].tolist() == ["full", "random", "random", "fastv"]
     assert plot.set_index(["method", "budget"]).loc[("random", 0.5), "accuracy"] == 0.5

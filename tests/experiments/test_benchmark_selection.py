@@ -6,10 +6,11 @@ import torch
 
 from experiments import benchmark_selection
 from experiments.benchmark_selection import Cases, methods_for, save
-from experiments.selection_inputs import Inputs, Widths, decoder, untrained_glimpse
-from experiments.selection_references import BEFORE, INSIDE, visual_places
+from experiments.speed.inputs import Inputs, Widths, decoder, untrained_glimpse
+from experiments.speed.references import BEFORE, INSIDE, visual_places
 from pruning import registry
-from pruning.base import BeforeLLM, Merged
+from pruning.choosing.base import BeforeLLM
+from pruning.engine.contract import Merged
 
 TINY = Widths(vision=32, vision_heads=2, vision_layers=4, hidden=64, intermediate=32, heads=4)
 KEEP, ROWS, COLUMNS = 24, 8, 9

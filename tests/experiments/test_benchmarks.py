@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import benchmarks
+from experiments.asking import benchmarks
 from tests.experiments.workspace import write_benchmark
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import benchmarks
+from experiments.asking import benchmarks
 from experiments.blind import chance
 
 
@@ -15,6 +15,8 @@ from experiments.blind import chance
         ("what character is on the red cross ?", "4", 1 / 8),
         ("is the red circle left or right of the blue star ?", "left", 1 / 2),
         ("how many circles are there ?", "3", 1 / 3),
+        ("where is the red circle ?", "middle left", 1 / 9),
+        ("what shape is the object with the color of the dot ?", "star", 1 / 5),
     ],
 )
 def test_chance_is_a_guess_among_the_answers_that_the_question_allows(question, answer, expected):

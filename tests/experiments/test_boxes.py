@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 from transformers import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from experiments.boxes import seen_boxes
+from experiments.asking.boxes import seen_boxes
 
 SQUARE = {"height": 96, "width": 96}
 SHORTEST = {"shortest_edge": 96}

@@ -12,9 +12,11 @@ from datasets import Dataset, Features, Sequence, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from analysis.attention import prefill_statistics
-from experiments import attention_statistics, capture_attention, figures, models
-from experiments.inputs import build_inputs
+from experiments import attention_statistics, capture_attention, figures
+from experiments.asking import models
+from experiments.asking.inputs import build_inputs
+from experiments.probing.attention import prefill_statistics
+from experiments.recorded import paths
 from tests.tiny_models import tiny_llava
 from tests.tiny_processors import save_tiny
 
@@ -117,7 +119,7 @@ def test_tables_hold_few_digits(workspace):
 
 def test_interrupted_capture_leaves_the_old_file(workspace):
     capture_attention.main()
-    before = capture_attention.STATISTICS.read_bytes()
+    before = paths.STATISTICS.read_bytes()
     questions = pd.read_parquet("data/scenes/evaluation.parquet")
     broken = {"bytes": b"not an image", "path": None}
     Dataset.from_dict(
@@ -132,7 +134,7 @@ def test_interrupted_capture_leaves_the_old_file(workspace):
     ).to_parquet("data/scenes/evaluation.parquet")
     with pytest.raises(ValueError, match="image"):
         capture_attention.main()
-    assert capture_attention.STATISTICS.read_bytes() == before
+    assert paths.STATISTICS.read_bytes() == before
     assert [path.name for path in Path("results/attention").iterdir()] == ["statistics.npz"]
 
 

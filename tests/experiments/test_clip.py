@@ -10,9 +10,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 import pruning
-from experiments import clip, evaluate
-from experiments.parameters import load_parameters
-from experiments.presets import ModelError
+from experiments import evaluate
+from experiments.asking import clip
+from experiments.named.presets import ModelError
+from experiments.parameters.load import load_parameters
+from pruning.methods.cdpruner import segments
 from tests.experiments import workspace
 from tests.tiny_models import CLIP
 from tests.tiny_processors import WORDS
@@ -40,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_questions_are_cut_into_segments_with_their_own_start_and_end(folder: Path) -> None:
     model = clip.loaded({"clip": "clip"}, torch.device("cpu"))["clip"]
-    short, long = clip.segments(model, ["is the circle red", "what colour is the circle and is the other red ?"])
+    short, long = segments(model, ["is the circle red", "what colour is the circle and is the other red ?"])
     start, end = len(WORDS) + 1, len(WORDS) + 2
     assert short.tolist() == [[start, *(WORDS.index(word) for word in ("is", "the", "circle", "red")), end]]
     assert long.shape == (2, ROOM) and set(long[:, 0].tolist()) == {start}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments import efficiency
-from experiments.parameters import load_parameters
+from experiments.parameters.load import load_parameters
 from pruning.glimpse import checkpoint
 from tests.experiments import workspace
 from tests.pruning.tiny_glimpse import tiny_modules

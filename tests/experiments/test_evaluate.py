@@ -16,9 +16,10 @@ import torch
 import yaml
 
 import pruning
-from experiments import benchmarks, evaluate, models
-from experiments.inputs import build_inputs
-from experiments.parameters import load_parameters
+from experiments import evaluate
+from experiments.asking import benchmarks, models
+from experiments.asking.inputs import build_inputs
+from experiments.parameters.load import load_parameters
 from tests.experiments import workspace
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import evidence_recall
-from experiments.parameters import Parameters, load_parameters
+from experiments.parameters.load import Parameters, load_parameters
 from tests.experiments import workspace
 
 METHODS = {"full": {}, "pool": {}, "fastv": {"k": 1}}
@@ -57,6 +57,16 @@ def test_accuracy_stands_beside_it_with_intervals_by_type(parameters: Parameters
     assert (row["n"], row["accuracy"]) == (8, 0.5) and row["accuracy_low"] < 0.5 < row["accuracy_high"]
     assert table.loc[("counting", "fastv"), ["n", "accuracy"]].tolist() == [4, 0]
     assert row["recall_low"] == row["recall_high"] == row["recall"]
+
+
+def test_questions_with_several_looks_have_rows_of_their_own(parameters: Parameters) -> None:
+    for path in Path("results/predictions").glob("*.parquet"):
+        answered = pd.read_parquet(path)
+        answered["type"] = answered["type"].replace("counting", "relay")
+        answered.to_parquet(path)
+    table = evidence_recall.table(parameters)
+    assert table["type"].unique().tolist() == ["all", "several_looks", "attribute", "relay"]
+    assert table.set_index(["type", "method"]).loc[("several_looks", "fastv"), ["n", "accuracy"]].tolist() == [4, 0]
 
 
 def test_questions_without_boxes_are_left_out(parameters: Parameters) -> None:

@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset
 
 from experiments import free_form
+from experiments.recorded import paths
 from experiments.testbed.facts import facts, objects_named, score_facts
 from experiments.testbed.questions import Question
 from experiments.testbed.sentences import in_full
@@ -136,5 +137,5 @@ def test_stage_writes_one_row_for_each_method_and_budget(tmp_path: Path, monkeyp
         ("fastv", 0.05),
     ]
     assert result["n"].to_list() == [4, 4, 4, 4, 0]
-    texts = pd.read_parquet(free_form.TEXTS)
+    texts = pd.read_parquet(paths.TEXTS)
     assert set(texts["answer"]) == {REFERENCE} and texts["recall"].between(0, 1).all()

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from experiments import glimpse_depth, glimpse_masks
+from experiments.probing import masks
 from pruning.glimpse import checkpoint
 from tests.experiments import workspace
 from tests.pruning.tiny_glimpse import tiny_modules
@@ -76,7 +77,7 @@ def test_no_mask_recalls_more_than_its_cap_lets_in(folder: Path, cap: float, bou
     answer |= dict.fromkeys(("type", "answer", "prediction", "correct"))
     answer |= {"images": "[1]", "parameters": json.dumps({"path": "modules"})}
     boxes = {"a": [[0.0, 0.0, 0.49, 0.32]]}  # 3 of 6 columns, 2 of 6 rows
-    measured = glimpse_masks.measure(tiny_llava()[0].config, answer, boxes, cap)
+    measured = masks.measure(tiny_llava()[0].config, answer, boxes, cap)
     assert measured["recall_bound"] == pytest.approx(bound)
 
 

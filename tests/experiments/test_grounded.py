@@ -7,8 +7,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from experiments.grounded import IGNORED, GroundedQuestions, collate
-from experiments.processors import load_processor
+from experiments.asking.grounded import IGNORED, GroundedQuestions, collate
+from experiments.asking.processors import load_processor
 from tests.experiments import workspace
 from tests.tiny_models import tiny_llava, tiny_qwen2_5_vl
 from tests.tiny_processors import save_tiny

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.images import MAX_PIXELS, ImageError, load_image
+from experiments.asking.images import MAX_PIXELS, ImageError, load_image
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-from experiments.images import ImageError
-from experiments.inputs import InputError, build_inputs
+from experiments.asking.images import ImageError
+from experiments.asking.inputs import InputError, build_inputs
 from tests.tiny_processors import processor_for
 
 IMAGE_TOKEN = 3

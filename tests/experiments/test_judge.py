@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from experiments import judge
+from experiments.recorded import paths
 from tests.experiments import workspace
 
 KEY = "a-key"
@@ -95,8 +96,8 @@ def folder(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         for n in range(3)
         for text in [f"a {n}" if right else "a dot"]
     ]
-    judge.TEXTS.parent.mkdir()
-    pd.DataFrame(rows).to_parquet(judge.TEXTS)
+    paths.TEXTS.parent.mkdir()
+    pd.DataFrame(rows).to_parquet(paths.TEXTS)
     return tmp_path
 
 

@@ -5,7 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from experiments.kept_tokens import COLUMNS, examples, layers_per_token, merged_into, shared_budget, table
+from experiments.kept_tokens import COLUMNS, examples, shared_budget, table
+from experiments.recorded.kept import layers_per_token, merged_into
 
 
 def prediction(name: str, kind: str, method: str, budget: float, correct: bool, kept: list[dict]) -> dict:

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from experiments import latency
-from experiments.parameters import load_parameters
+from experiments.parameters.load import load_parameters
 from tests.experiments import workspace
 
 

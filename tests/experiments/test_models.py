@@ -9,9 +9,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Blip2Config, LlamaConfig
 
-from experiments.inputs import build_inputs
-from experiments.models import load
-from experiments.presets import PRESETS, ModelError, Preset, find
+from experiments.asking.inputs import build_inputs
+from experiments.asking.models import load
+from experiments.named.presets import PRESETS, ModelError, Preset, find
 from tests.tiny_models import FAMILIES, IMAGE, tiny_llava
 from tests.tiny_processors import save_tiny
 

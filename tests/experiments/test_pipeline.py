@@ -1,8 +1,10 @@
 """dvc.yaml: what re-runs when something changes, on real DVC in a temporary repository with a tiny model."""
 
 import ast
+import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,51 +16,48 @@ from typing import Any
 import pytest
 import yaml
 
+from analysis import figures
+from experiments.recorded import cells
 from tests.experiments import workspace
 
 ROOT = Path(__file__).parents[2]
 DVC = Path(sys.executable).with_name("dvc")
 CODE = ("pruning", "analysis", "experiments")
 # They name and check things, but decide nothing that a stage writes.
-NAMES_ONLY = {
-    "experiments/parameters.py",
-    "experiments/parameter_checks.py",
-    "experiments/parameter_sections.py",
-    "experiments/parameter_training.py",
+NAMES_ONLY = (
+    "experiments/parameters/",
+    "experiments/stage.py",
     "experiments/figures.py",
-    "experiments/cells.py",
-    "experiments/__init__.py",
-    "analysis/__init__.py",
-    "analysis/figures/__init__.py",
     "pruning/__init__.py",
     "pruning/registry.py",
-    "pruning/methods/__init__.py",
-}
-# Modules that a stage imports for a path or a column's name alone.
-CONSTANTS = {
-    "attention_statistics": "experiments/capture_attention.py",
-    "pareto": "experiments/accuracy.py",
-    "score_kept": "experiments/capture_attention.py",
-    "tables": "experiments/accuracy.py",
-}
+    "pruning/presets.py",
+)
+# Methods are found by their names in params.yaml: an import does not tell which.
+BY_NAME = ("pruning/methods", "pruning/glimpse", "pruning/engine", "pruning/choosing")
 
 
 @cache
 def pipeline() -> dict[str, Any]:
-    """dvc.yaml's stages, those for each method or figure with a name in place of ${key} and ${item}."""
-    stages = {}
+    """dvc.yaml's stages as DVC takes them, those of a `foreach` by their keys."""
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+    stages = {}
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        if "foreach" not in stage:
-            stages[name] = stage
-            continue
-        items = {"evaluate": parameters["evaluate"]["methods"], "ablation": parameters["ablation"]["grids"]}.get(name)
-        items = parameters[name] if items is None else items
-        values = stage["foreach"] if isinstance(stage["foreach"], dict) else {item: item for item in items}
+        values = stage.get("foreach", {"": ""})
+        if isinstance(values, str):  # ${section.key}
+            values = value_at(values.strip("${}"), parameters)
+        text = yaml.safe_dump(stage.get("do", stage))
         for key, item in values.items():
-            text = yaml.safe_dump(stage["do"]).replace("${key}", key).replace("${item}", item)
-            stages[f"{name}@{key}"] = yaml.safe_load(text)
+            known = parameters | {"key": key, "item": item}
+            filled = re.sub(r"\$\{([\w.]+)\}", lambda found, known=known: str(value_at(found[1], known)), text)
+            stages[f"{name}@{key}" if key else name] = yaml.safe_load(filled)
     return stages
+
+
+def value_at(path: str, values: Any) -> Any:
+    """What stands at a dotted path; what does not is left as it was asked for."""
+    for part in path.split("."):
+        values = values[part]
+    return values
 
 
 @cache
@@ -79,31 +78,71 @@ def imported(file: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def needed(file: str, left_out: set[str]) -> set[str]:
-    """What a file imports, directly or not, except through what is left out."""
+def needed(file: str) -> set[str]:
+    """What a file imports, directly or not, except through what only names things."""
     found, waiting = set(), [file]
     while waiting:
         current = waiting.pop()
-        if current not in found and current not in left_out:
+        if current not in found and not current.startswith(NAMES_ONLY) and not current.endswith("__init__.py"):
             found.add(current)
             waiting += imported(current)
     return found
 
 
+def code_of(stage: dict[str, Any]) -> list[str]:
+    """What a stage depends on that is code."""
+    return [path for path in stage["deps"] if path.startswith(CODE)]
+
+
 @pytest.mark.parametrize("name", pipeline())
-def test_a_stage_depends_on_every_module_it_imports(name: str) -> None:
+def test_a_stage_depends_on_the_rooms_that_it_imports_and_on_no_others(name: str) -> None:
     stage = pipeline()[name]
     module, *arguments = stage["cmd"].removeprefix("python -m ").split()
     roots = {module.replace(".", "/") + ".py"}
     if name.startswith(("evaluate@", "ablation@")):
         roots.add(f"pruning/methods/{arguments[0]}.py")
-    if name.startswith("figures@"):
-        roots.add(f"analysis/figures/{arguments[0]}.py")
-    left_out = (NAMES_ONLY | {CONSTANTS.get(name.split("@")[0], "")}) - roots
-    modules = set().union(*(needed(root, left_out) for root in roots))
-    listed = stage["deps"]
-    missing = [path for path in modules if not any(Path(path).is_relative_to(dependency) for dependency in listed)]
-    assert not missing, f"stage {name} of dvc.yaml imports {sorted(missing)} but does not list them under deps"
+    if name.startswith("figures"):
+        roots = {f"analysis/figures/{arguments[0]}.py"}
+    modules = set().union(*(needed(root) for root in roots))
+    rooms = code_of(stage)
+    missing = [path for path in modules if not any(Path(path).is_relative_to(room) for room in rooms)]
+    assert not missing, f"stage {name} of dvc.yaml imports {sorted(missing)} but does not list their rooms under deps"
+    spare = [
+        room
+        for room in rooms
+        if not room.startswith(BY_NAME) and not any(Path(path).is_relative_to(room) for path in modules)
+    ]
+    assert not spare, f"stage {name} of dvc.yaml lists {spare} under deps, which it does not import"
+
+
+def test_a_figure_depends_on_what_it_reads() -> None:
+    for name, stage in pipeline().items():
+        if not name.startswith("figures"):
+            continue
+        figure = importlib.import_module(f"analysis.figures.{name.partition('@')[2]}")
+        read = {f"results/{file}" for file in figure.INPUTS}
+        read |= {str(getattr(figure, beside)) for beside in ("PUBLISHED", "IMAGES") if hasattr(figure, beside)}
+        assert {path for path in stage["deps"] if not path.startswith(CODE)} == read, name
+
+
+def test_every_figure_is_drawn() -> None:
+    assert {name.partition("@")[2] for name in pipeline() if name.startswith("figures")} == set(figures.names())
+
+
+def test_cells_are_kept_under_the_rooms_that_decide_them() -> None:
+    for name in ("evaluate@full", "ablation@fastv"):
+        rooms = {room for room in code_of(pipeline()[name]) if not room.endswith(".py")}
+        assert rooms == set(cells.ROOMS), name
+
+
+def test_methods_that_a_stage_names_are_those_of_the_parameters() -> None:
+    parameters, stages = yaml.safe_load((ROOT / "params.yaml").read_text()), pipeline()
+    for name, section in (("free_form", "free_form"), ("efficiency", "efficiency"), ("second_model", "second_model")):
+        for method in parameters[section]["methods"]:
+            file = "pruning/glimpse" if method == "glimpse" else f"pruning/methods/{method}.py"
+            assert file in stages[name]["deps"], f"stage {name} runs {method}"
+    asked = {f"evaluate.methods.{method}" for method in parameters["free_form"]["methods"]}
+    assert asked <= set(stages["free_form"]["params"])
 
 
 def test_every_path_in_the_pipeline_is_code_or_another_stage_s_output() -> None:
@@ -224,7 +263,7 @@ def test_a_method_s_parameter_concerns_its_own_evaluation_only(clean: Repository
     [
         ("pruning/methods/full.py", {"evaluate@full"}),
         ("pruning/methods/dart.py", set()),
-        ("pruning/engine.py", {"evaluate@full", "evaluate@random", "evaluate@fastv"}),
+        ("pruning/engine/engine.py", {"evaluate@full", "evaluate@random", "evaluate@fastv"}),
         ("analysis/figures/accuracy_against_budget.py", set()),
         ("analysis/significance.py", set()),
         ("experiments/tables.py", set()),

@@ -9,8 +9,9 @@ import torch
 
 import pruning
 from analysis.evidence import evidence_tokens
-from experiments import answers, benchmarks, models, score_correlation
-from experiments.parameters import Parameters, load_parameters
+from experiments import score_correlation
+from experiments.asking import answers, benchmarks, models
+from experiments.parameters.load import Parameters, load_parameters
 from tests.experiments import workspace
 
 METHODS = {"full": {}, "random": {"seed": 0}, "fastv": {"k": 2}, "pyramiddrop": {}, "vtw": {}}

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from experiments import second_model
-from experiments.downsample import grid_for, token_side
+from experiments.asking.downsample import grid_for, token_side
 from experiments.testbed.vocabulary import build_processor
 from tests.experiments import workspace
 from tests.tiny_models import tiny_qwen2_5_vl

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from experiments import ablation, quartile_kept, reading_depth, score_kept, settings
-from experiments.parameters import ParametersError, load_parameters
-from experiments.settings import PARTS, Setting
+from experiments import ablation, quartile_kept, reading_depth, score_kept
+from experiments.asking import grid as settings
+from experiments.asking.grid import PARTS, Setting
+from experiments.parameters.load import ParametersError, load_parameters
 from pruning.methods.fastv import FastV
 from pruning.methods.full import Full
 from tests.experiments import workspace

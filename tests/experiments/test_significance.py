@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments import significance
-from experiments.parameters import Parameters, load_parameters
+from experiments.parameters.load import Parameters, load_parameters
 from tests.experiments import workspace
 
 METHODS = {"full": {}, "random": {"seed": 0}, "grid": {}, "fastv": {"k": 2}}
@@ -17,7 +17,8 @@ QUESTIONS = 100
 def answers(wrong: range) -> pd.DataFrame:
     """Every question answered but these."""
     ids = [f"q{number:03d}" for number in range(QUESTIONS)]
-    return pd.DataFrame({"id": ids, "correct": ~np.isin(range(QUESTIONS), wrong)})
+    types = np.where(np.arange(QUESTIONS) < 30, "chain", "counting")
+    return pd.DataFrame({"id": ids, "type": types, "correct": ~np.isin(range(QUESTIONS), wrong)})
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parameters:
 
 
 def test_every_pair_once_on_the_same_questions_with_the_full_model_at_every_budget(parameters: Parameters) -> None:
-    pairs = significance.table(parameters).set_index(["budget", "first", "second"])
+    pairs = significance.table(parameters).query("type == 'all'").set_index(["budget", "first", "second"])
     assert pairs.loc[0.5].index.tolist() == [
         ("full", "random"), ("full", "grid"), ("full", "fastv"), ("random", "grid"), ("random", "fastv"),
         ("grid", "fastv"),
@@ -49,8 +50,15 @@ def test_every_pair_once_on_the_same_questions_with_the_full_model_at_every_budg
     assert row["p"] == pytest.approx(2 * 0.5**55) and row["p_holm"] == pytest.approx(3 * row["p"])
 
 
+def test_questions_with_several_looks_are_tested_again_among_themselves(parameters: Parameters) -> None:
+    rows = significance.table(parameters).query("type == 'several_looks'").set_index(["budget", "first", "second"])
+    row = rows.loc[(0.25, "full", "random")]
+    assert (row["n"], row["only_first"], row["only_second"]) == (30, 25, 0)
+    assert row["p_holm"] == pytest.approx(3 * 2 * 0.5**25), "corrected for the three pairs of this group alone"
+
+
 def test_correction_is_over_the_pairs_of_one_budget(parameters: Parameters) -> None:
-    rows = significance.table(parameters).set_index(["budget", "first", "second"])
+    rows = significance.table(parameters).query("type == 'all'").set_index(["budget", "first", "second"])
     row = rows.loc[(0.5, "full", "fastv")]
     assert row["p"] == pytest.approx(2 * 0.5**5)
     # Of six p-values three are smaller.
@@ -61,7 +69,7 @@ def test_correction_is_over_the_pairs_of_one_budget(parameters: Parameters) -> N
 
 def test_markdown_shows_who_is_better_from_both_sides(parameters: Parameters) -> None:
     lines = significance.markdown(significance.table(parameters), 0.05).splitlines()
-    start = lines.index("Budget 25.0%, n = 100 questions, 3 pairs")
+    start = lines.index("All, budget 25.0%, n = 100 questions, 3 pairs")
     assert lines[start + 4 : start + 7] == [
         "| 1 | full | 95.0 | · |  | + |",
         "| 2 | grid | 90.0 |  | · | + |",

@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments import budget_table, predictions, published, table_formats, tables
-from experiments.parameter_sections import Evaluate
-from experiments.table_formats import Measured
+from experiments import tables
+from experiments.parameters.sections import Evaluate
+from experiments.recorded import predictions
+from experiments.reports import budget, formats, published
+from experiments.reports.formats import Measured
 
 
 def accuracy(methods: dict[str, list[float | None]], budgets: tuple[float, ...] = (0.5, 0.25)) -> pd.DataFrame:
@@ -48,7 +50,7 @@ def check_latex(text: str) -> None:
 
 def test_accuracy_in_three_formats(tmp_path: Path) -> None:
     table = tables.accuracy_table(accuracy(METHODS))
-    table_formats.write(tmp_path / "accuracy", table, tables.accuracy_caption(accuracy(METHODS), 0.9))
+    formats.write(tmp_path / "accuracy", table, tables.accuracy_caption(accuracy(METHODS), 0.9))
     plain = pd.read_csv(tmp_path / "accuracy.csv", keep_default_na=False)
     assert plain.columns.tolist() == ["method", "50.0%", "25.0%"]
     assert plain["method"].tolist() == ["random", "oracle", "fastv", "prumerge_plus"]
@@ -71,10 +73,20 @@ def test_the_best_method_is_bold_wherever_it_is_shared_and_bounds_never_are() ->
     assert inside.loc["fastv", "50.0%"].best, "an oracle inside the decoder is no rival either"
 
 
+def test_without_questions_of_several_looks_their_table_has_no_row_and_says_so(tmp_path: Path) -> None:
+    table = tables.accuracy_table(accuracy(METHODS), "several_looks")
+    caption = tables.accuracy_caption(accuracy(METHODS), 0.9, "several_looks")
+    formats.write(tmp_path / "accuracy_several_looks", table, caption)
+    assert (tmp_path / "accuracy_several_looks.csv").read_text() == "method\n"
+    shown = (tmp_path / "accuracy_several_looks.md").read_text()
+    assert "scenes has no questions that take several looks." in shown and "random" not in shown
+    assert r"\bottomrule" in (tmp_path / "accuracy_several_looks.tex").read_text()
+
+
 @pytest.mark.parametrize("rows", [3, 100])
 def test_a_table_too_long_for_a_page_may_break(rows: int) -> None:
     table = pd.DataFrame({"name": [f"a_{row} & 5%" for row in range(rows)], "x_1": [Measured(1, 0, 2)] * rows})
-    text = table_formats.latex(table, "100% of a_b & c", "long_table")
+    text = formats.latex(table, "100% of a_b & c", "long_table")
     check_latex(text)
     assert (r"\begin{longtable}" in text) == (rows == 100)
     assert r"a\_0 \& 5\%" in text and r"100\% of a\_b \& c" in text and r"\label{tab:long-table}" in text
@@ -103,7 +115,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
 
 
 def test_budget_table_shows_what_was_measured_and_the_worst_deviation(settings: Evaluate) -> None:
-    numbers = budget_table.numbers(settings)
+    numbers = budget.numbers(settings)
     row = numbers.set_index(["method", "budget"]).loc[("fastv", 0.5)]
     assert row[["asked", "measured", "lowest", "highest"]].tolist() == [15, 16.5, 11, 22]
     assert row["deviation"] == 1.5 and row["deviation_share"] == pytest.approx(0.1)
@@ -112,11 +124,11 @@ def test_budget_table_shows_what_was_measured_and_the_worst_deviation(settings: 
     infeasible = numbers.set_index(["method", "budget"]).loc[("fastv", 0.1)]
     assert infeasible["floor"] == 15.5 and infeasible["asked"] == 3
     assert infeasible[["measured", "lowest", "highest", "value"]].isna().all()
-    shown = budget_table.shown(numbers)
+    shown = budget.shown(numbers)
     assert shown.to_dict("list")["by layer"] == ["2 x 30", "30, 3", ""]
     assert shown["setting"].tolist() == ["", "r = 0.9", ""] and shown["floor"].tolist() == ["", "", "15.5"]
-    assert budget_table.caption(numbers).endswith("fastv at 50.0%, 16.5 for 15.0 tokens (+10.0%).")
-    check_latex(table_formats.latex(shown, budget_table.caption(numbers), "budget"))
+    assert budget.caption(numbers).endswith("fastv at 50.0%, 16.5 for 15.0 tokens (+10.0%).")
+    check_latex(formats.latex(shown, budget.caption(numbers), "budget"))
 
 
 def test_published_tables_say_that_they_are_not_ours() -> None:

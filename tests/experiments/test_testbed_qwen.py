@@ -15,11 +15,11 @@ from transformers import (
 )
 
 import pruning
-from experiments import answers, benchmarks, models
-from experiments.inputs import build_inputs
+from experiments.asking import answers, benchmarks, models
+from experiments.asking.inputs import build_inputs
 from experiments.testbed.architecture_qwen import build_model
 from experiments.testbed.descriptions import describe
-from experiments.testbed.packing import Layout
+from experiments.testbed.phases import ALL_LOOKS
 from experiments.testbed.phases_qwen import EQUAL_WINDOWS, RESOLUTIONS, Joint, encode, equal_windows, pictures, prompt
 from experiments.testbed.questions import TYPES
 from experiments.testbed.scenes import Scene, render, sample_scene
@@ -83,25 +83,22 @@ def test_training_prompts_are_the_processors(
     tokens = (side // 8) ** 2
     with torch.no_grad():
         visual = torch.zeros(1, tokens, model.config.text_config.hidden_size)
-        prefix, packed_positions = prompt(model, visual, torch.arange(tokens)[None], side // 8, Layout(questions=1))
+        every = torch.ones(1, tokens, dtype=torch.bool)
+        prefix, packed_positions, seen = prompt(model, visual, every, ALL_LOOKS)
         embedded = model.model.language_model.embed_tokens(inputs["input_ids"])
     text_tokens = len(text.split()) + 1  # ASSISTANT:
     assert inputs["input_ids"].shape[1] == prefix.shape[1] + text_tokens
     is_text = (inputs["input_ids"] != model.config.image_token_id)[0, :-text_tokens]
     assert torch.equal(prefix[0, is_text], embedded[0, :-text_tokens][is_text])
     assert torch.equal(packed_positions[:, :, : positions.shape[2]], positions)
+    assert seen.shape == prefix.shape[:2]
+    assert seen.all()
 
 
-def test_batches_drop_background_first(fresh: Qwen2_5_VLForConditionalGeneration) -> None:
-    batches = [
-        Joint(fresh, batch_size=2, layout=Layout(questions=2)).draw(np.random.default_rng(seed)) for seed in range(12)
-    ]
-    sizes = {(batch["words"].shape[1], batch["kept"].shape[1]) for batch in batches}
-    assert sizes == {(144, 144), (144, 16), (64, 64), (64, 16)}
-    for batch in batches:
-        assert (batch["kept"].diff(dim=1) > 0).all()
-        kept_centres = batch["centre"].gather(1, batch["kept"]).float().sum()
-        assert kept_centres >= 0.8 * batch["centre"].sum()
+def test_batches_are_of_one_resolution_each(fresh: Qwen2_5_VLForConditionalGeneration) -> None:
+    batches = [Joint(fresh, batch_size=2).draw(np.random.default_rng(seed)) for seed in range(12)]
+    assert {batch["words"].shape[1] for batch in batches} == {144, 64, 16}
+    assert all(batch["seen"].shape == batch["words"].shape[:2] for batch in batches)
 
 
 def test_every_object_keeps_a_token_of_its_own(scenes: list[Scene]) -> None:
@@ -110,13 +107,13 @@ def test_every_object_keeps_a_token_of_its_own(scenes: list[Scene]) -> None:
         assert describe(scene, grid=8).centre.sum() == len(scene.items) + 1
 
 
-@pytest.mark.parametrize("side", RESOLUTIONS)
+@pytest.mark.parametrize("side", [96, 64])
 def test_the_shipped_model_answers_at_both_resolutions(
     shipped: tuple[PreTrainedModel, ProcessorMixin], side: int
 ) -> None:
     """The accuracy that README claims, on a subset: at least .90 overall and .80 in every type."""
     model, processor = shipped
-    questions = benchmarks.load("scenes", 120).map(lambda row: {"image": row["image"].resize((side, side))})
+    questions = benchmarks.load("scenes", 220).map(lambda row: {"image": row["image"].resize((side, side))})
     right: Counter[str] = Counter()
     for batch in answers.make_batches(processor, model.config, questions, 30):
         assert batch.visual_tokens == (side // 8) ** 2
@@ -124,7 +121,7 @@ def test_the_shipped_model_answers_at_both_resolutions(
         for text, question in zip(texts, batch.questions, strict=True):
             right[question["type"]] += answers.matches(text, question["answer"])
     assert all(right[kind] / 20 >= 0.8 for kind in TYPES), right
-    assert sum(right.values()) / 120 >= 0.9
+    assert sum(right.values()) / 220 >= 0.9
 
 
 def test_the_shipped_model_is_stock_small_and_complete(shipped: tuple[PreTrainedModel, ProcessorMixin]) -> None:

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from experiments import train_glimpse
-from experiments.parameter_training import TrainGlimpse
-from experiments.parameters import load_parameters
+from experiments.parameters.load import load_parameters
+from experiments.parameters.training import TrainGlimpse
 from pruning.glimpse.method import GlimpsePrune
 from pruning.glimpse.modules import GlimpseModules
 from tests.experiments import workspace

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pruning.record import Record
+from pruning.engine.record import Record
 from tests.tiny_models import IMAGE, VIDEO
 
 

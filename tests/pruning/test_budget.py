@@ -13,8 +13,9 @@ from transformers import (
 )
 
 import pruning
-from pruning.budget import InfeasibleBudget, Sizes, floor, mean_visual_tokens, solve
-from pruning.families import family_of
+from pruning.budget import InfeasibleBudget, floor, mean_visual_tokens, solve
+from pruning.models.families import family_of
+from pruning.models.sizes import Sizes
 from tests.tiny_models import FAMILIES
 
 LLAVA_7B = {"num_visual": 576, "num_layers": 32}

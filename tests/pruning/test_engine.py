@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import pruning
-from pruning.base import InsideLLM
-from pruning.tokens import Choice
+from pruning.choosing.base import InsideLLM
+from pruning.engine.tokens import Choice
 from tests.pruning.fingerprint import fingerprint
 from tests.pruning.masking import hidden
 from tests.tiny_models import FAMILIES, LAYERS, take_row, tiny_llava

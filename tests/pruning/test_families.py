@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import pruning
-from pruning.families import family_of
 from pruning.methods.sequence import Sequence
+from pruning.models.families import family_of
 from tests.pruning.masking import hidden, visible
 from tests.tiny_models import FAMILIES, IMAGE, LAYERS, take_row
 

@@ -7,12 +7,13 @@ import torch
 from transformers import Qwen2_5_VLConfig
 
 import pruning
-from analysis import flops
-from pruning.budget import InfeasibleBudget, Sizes, solve
+from pruning.budget import InfeasibleBudget, solve
 from pruning.glimpse.configuration import PRESETS
 from pruning.glimpse.method import GlimpsePrune
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.training import training_forward
+from pruning.models import flops
+from pruning.models.sizes import Sizes
 from tests.analysis.test_flops import measured
 from tests.pruning import flash_like
 from tests.pruning.masking import hidden

@@ -8,12 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import pruning
-from pruning.budget import Sizes
 from pruning.methods.fastv import FastV
 from pruning.methods.sequence import Sequence
 from pruning.methods.sparsevlm import SparseVLM, cluster_by_density
 from pruning.methods.vispruner import VisPruner
 from pruning.methods.vtw import first_layer
+from pruning.models.sizes import Sizes
 from tests.tiny_models import FAMILIES, IMAGE, LAYERS
 
 PROMPTS = (1, 0, 2)

@@ -3,10 +3,11 @@
 import pytest
 
 import pruning
-from pruning.budget import InfeasibleBudget, Sizes, floor, mean_visual_tokens, solve
+from pruning.budget import InfeasibleBudget, floor, mean_visual_tokens, solve
 from pruning.methods.fastv import FastV
 from pruning.methods.sequence import Sequence
 from pruning.methods.vispruner import VisPruner
+from pruning.models.sizes import Sizes
 from tests.tiny_models import tiny_llava
 
 LLAVA_7B = {"num_visual": 576, "num_layers": 32}
@@ -100,7 +101,7 @@ def test_a_sequence_meets_a_budget_by_what_its_first_method_keeps():
 )
 def test_what_cannot_be_combined(methods, message):
     with pytest.raises(ValueError, match=message):
-        Sequence(methods)
+        pruning.make("sequence", methods=methods)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import pruning
-from pruning.families import family_of
 from pruning.methods.fastv import FastV
+from pruning.models.families import family_of
 from tests.pruning import flash_like
 from tests.pruning.masking import hidden, visible
 from tests.tiny_models import FAMILIES

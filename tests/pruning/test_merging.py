@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from pruning.base import InsideLLM, KeepPerImage, Merged
-from pruning.tokens import Choice
+from pruning.choosing.base import InsideLLM, KeepPerImage
+from pruning.engine.contract import Merged
+from pruning.engine.tokens import Choice
 from tests.tiny_models import IMAGE, LAYERS, tiny_llava, tiny_qwen2_vl
 
 

@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import pruning
-from pruning.budget import Sizes
 from pruning.methods.random import _scramble
 from pruning.methods.vispruner import VisPruner
+from pruning.models.sizes import Sizes
 from tests.tiny_models import FAMILIES, tiny_llava
 
 

@@ -5,10 +5,10 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 import pruning
-from pruning import observe
-from pruning.base import KeepPerImage
-from pruning.families import family_of
+from pruning.choosing.base import KeepPerImage
 from pruning.methods.fastv import FastV
+from pruning.models import projections as observe
+from pruning.models.families import family_of
 from tests.tiny_models import CLIP, FAMILIES, IMAGE, TEXT, tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
 
 

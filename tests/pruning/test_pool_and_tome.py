@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 import pruning
-from pruning.merging import Clusters, soft_matching
+from pruning.choosing.merging import Clusters, soft_matching
 from pruning.methods.pool import pooling_cells
 from tests.tiny_models import IMAGE, tiny_llava
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pruning.selection import (
+from pruning.choosing.selection import (
     cosine_similarity,
     drop_redundant,
     greedy_dpp,

@@ -7,9 +7,9 @@ from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditional
 
 import pruning
 from pruning import budget
-from pruning.budget import Sizes
-from pruning.merging import Clusters
+from pruning.choosing.merging import Clusters
 from pruning.methods.cdpruner import clip_relevance, conditional_dpp
+from pruning.models.sizes import Sizes
 from tests.tiny_models import CLIP, FAMILIES, IMAGE, LAYERS, TEXT, tiny_llava
 
 PARAMETERS = {

@@ -1,0 +1,1 @@
+"""What names in params.yaml stand for: models and benchmarks."""

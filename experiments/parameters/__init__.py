@@ -1,0 +1,1 @@
+"""params.yaml: its sections, and checks before anything runs."""

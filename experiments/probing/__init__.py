@@ -1,0 +1,1 @@
+"""Questions about a model itself: its attention, and choices that answer them instead of saving compute."""

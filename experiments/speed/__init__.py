@@ -1,0 +1,1 @@
+"""What is timed by benchmark_selection, and against what."""

@@ -1,0 +1,1 @@
+"""What a method is, and what several methods choose with."""
