@@ -1,7 +1,7 @@
-"""Accuracy of a method over a grid of its parameters: `python -m experiments.ablation fastv`.
+"""Accuracy of methods over a grid of their parameters: `python -m experiments.ablation`, or of some: `... fastv vtw`.
 
-Writes results/ablation/METHOD.csv: the unpruned model (without parameters), then every combination of the grid in
-params.yaml, by question type; see experiments.asking.grid.measure. A combination that does not fit the model
+Writes results/ablation/METHOD.csv for each: the unpruned model (without parameters), then every combination of the grid
+in params.yaml, by question type; see experiments.asking.grid.measure. A combination that does not fit the model
 (Sequential Prune needs as many layers as k and its steps) is a row with the reason in place of an accuracy.
 """
 
@@ -26,16 +26,23 @@ def settings_of(name: str, values: dict[str, list[Any]]) -> list[Setting]:
     return [unpruned, *(Setting({"method": name} | one, registry.get(name), one) for one in combinations)]
 
 
-def write(parameters: Parameters, name: str) -> None:
+def write(parameters: Parameters, names: list[str]) -> None:
+    """The tables of these methods; none named: of all that have a grid."""
+    grids = parameters.ablation.grids
+    for name in names or grids:
+        write_grid(parameters, name, stage.chosen("method", name, "ablation.grids", grids))
+
+
+def write_grid(parameters: Parameters, name: str, values: dict[str, list[Any]]) -> None:
     """The table of one method."""
-    asked = parameters.ablation
-    values = stage.chosen("method", name, "ablation.grids", asked.grids)
-    table = grid.measure(f"ablation/{name}", settings_of(name, values), asked, parameters)
+    table = grid.measure(f"ablation/{name}", settings_of(name, values), parameters.ablation, parameters)
     whole = [key for key, given in values.items() if all(isinstance(value, int) for value in given)]
     write_text(RESULTS / f"{name}.csv", table.astype(dict.fromkeys(whole, "Int64")).to_csv(index=False))
 
 
-main = stage.command(__doc__, write, argument=("method", "a key of params.yaml's ablation.grids"))
+main = stage.command(
+    __doc__, write, argument=("method", "keys of params.yaml's ablation.grids; none: all"), any_number=True
+)
 
 if __name__ == "__main__":
     main()

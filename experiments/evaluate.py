@@ -1,17 +1,20 @@
-"""Answer a benchmark's questions with one method at every budget: `python -m experiments.evaluate vispruner`.
+"""Answer a benchmark's questions with every method at every budget: `python -m experiments.evaluate`, or only some
+methods: `python -m experiments.evaluate vispruner fastv`.
 
 Reads the sections `model` and `evaluate` of params.yaml. Writes, per method:
 
 - results/predictions/METHOD.parquet: one row per budget and question (`SCHEMA`);
 - results/predictions/METHOD.json: one entry per budget: what was asked, and the floor where the method cannot reach it.
 
-Finished budgets are kept in results/parts/, some batches a file, each under a digest of the model, the code, the
-parameters and the questions it depends on: an interrupted run takes up where it was, and a changed parameter starts its
-budgets anew. The budgets of a run share the preprocessed images and prompts and, batch by batch, what the vision tower
-and the projector make of them, unless the method changes the tower.
+All methods and budgets share the preprocessed images and prompts and, batch by batch, what the vision tower and the
+projector make of them, unless a method changes the tower. Finished answers are kept in results/parts/, some batches of
+one method at one budget a file, each under a digest of the model, the code, the parameters and the questions it depends
+on: an interrupted run takes up where it was, and a changed parameter or method starts its own budgets anew.
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +32,10 @@ from experiments.recorded import cells
 from experiments.recorded.predictions import PREDICTIONS, budgets_of
 from pruning import registry
 
+Key = tuple[str, float]  # method and budget
+
 PARTS = Path("results/parts")
-BATCHES_A_PART = 10
+BATCHES_A_PART = 4
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -55,86 +60,123 @@ SCHEMA = pa.schema(
 ROW = pa.field("row", pa.int32())
 
 
-def evaluate(name: str, model_name: str, settings: Evaluate) -> None:
-    """Run one method at all budgets and write its two files; see the module's text.
+@dataclass(frozen=True)
+class Asked:
+    """A method as params.yaml asks for it.
+
+    Attributes:
+        parameters: all but the one that a budget decides.
+        depends_on: everything that an answer depends on, but for budget and part.
+    """
+
+    parameters: dict[str, Any]
+    depends_on: dict[str, Any]
+
+
+def asked(name: str, model: PreTrainedModel, settings: Evaluate, ids: list[str]) -> Asked:
+    """What to ask of a method, its CLIP model loaded.
 
     Raises:
-        ValueError: the method is not among the parameters', or a parameter, the model or the benchmark is wrong.
+        ValueError: the method is not among the parameters', or a parameter is wrong.
     """
     fixed = dict(stage.chosen("method", name, "evaluate.methods", settings.methods))
-    benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
-    model, processor = models.load(model_name)
     parameters, method = clip.loaded(fixed, model.device), registry.make(name, **fixed)
-    common = {
+    depends_on = {
         "method": name,
         "fixed": fixed,
         "model": cells.model_digest(model),
         "code": cells.code_digest([type(one) for one in (method, *method.made_of)], Path(__file__)),
         "benchmark": cells.files_digest([benchmarks.path(settings.benchmark)]),
-        "questions": benchmark["id"][:],
+        "questions": ids,
         "batch_size": settings.batch_size,
         "max_new_tokens": settings.max_new_tokens,
     }
     if "clip" in fixed:
-        common["clip"] = cells.model_digest(parameters["clip"])
+        depends_on["clip"] = cells.model_digest(parameters["clip"])
+    return Asked(parameters, depends_on)
+
+
+def evaluate(names: Sequence[str], model_name: str, settings: Evaluate) -> None:
+    """Run methods at all budgets and write the two files of each; see the module's text.
+
+    Raises:
+        ValueError: a method is not among the parameters', or a parameter, the model or the benchmark is wrong.
+    """
+    benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
+    model, processor = models.load(model_name)
+    methods = {name: asked(name, model, settings, benchmark["id"][:]) for name in names}
     layout = answers.rows_of_batches(benchmark, settings.batch_size)
     groups = [layout[start : start + BATCHES_A_PART] for start in range(0, len(layout), BATCHES_A_PART)]
-    budgets = budgets_of(name, settings.budgets)
+    wanted = [(name, budget) for name in names for budget in budgets_of(name, settings.budgets)]
     parts = {
-        (budget, part): PARTS / name / f"{cells.digest(common | {'budget': budget, 'part': part})}.parquet"
-        for budget in budgets
+        (name, budget, part): part_path(methods[name], name, budget, part)
+        for name, budget in wanted
         for part in range(len(groups))
     }
     missing = [key for key, path in parts.items() if not path.exists()]
-    finished = sum(len(rows) for _, part in parts.keys() - missing for rows in groups[part])
+    finished = sum(len(rows) for *_, part in parts.keys() - missing for rows in groups[part])
     with (
-        tqdm(total=len(budgets) * len(benchmark), initial=finished, desc=name, unit="question") as progress,
+        tqdm(total=len(wanted) * len(benchmark), initial=finished, desc="evaluate", unit="question") as progress,
         answers.side_by_side(model) as copies,
     ):
         make = answers.make_batches(processor, model.config, benchmark, settings.batch_size)
         batches = list(make) if missing else []
-        unfinished = {budget for budget, _ in missing}
-        planned = {budget: answers.plan(name, budget, parameters, model.config, batches) for budget in unfinished}
-        for part in sorted({part for _, part in missing}):
+        planned = {
+            (name, budget): answers.plan(name, budget, methods[name].parameters, model.config, batches)
+            for name, budget in dict.fromkeys((name, budget) for name, budget, _ in missing)
+        }
+        for part in sorted({part for *_, part in missing}):
             cut = batches[part * BATCHES_A_PART : (part + 1) * BATCHES_A_PART]
-            asked = {budget: planned[budget] for budget in budgets if (budget, part) in missing}
-            for budget, table in run_part(asked, copies, processor, cut, settings.max_new_tokens, progress).items():
-                cells.write_table(parts[budget, part], table)
-    tables = [joined([pq.read_table(parts[budget, part]) for part in range(len(groups))]) for budget in budgets]
-    described = [json.loads(table.schema.metadata[b"cell"]) for table in tables]
-    predictions = pa.concat_tables([SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in tables)])
-    cells.write_table(PREDICTIONS / f"{name}.parquet", predictions)
-    cells.write_text(PREDICTIONS / f"{name}.json", json.dumps(described, indent=1) + "\n")
+            todo = {key: plan for key, plan in planned.items() if (*key, part) in missing}
+            for key, table in run_part(todo, copies, processor, cut, settings.max_new_tokens, progress).items():
+                cells.write_table(parts[*key, part], table)
+    for name in names:
+        budgets = budgets_of(name, settings.budgets)
+        write_method(name, [[parts[name, budget, part] for part in range(len(groups))] for budget in budgets])
+
+
+def part_path(method: Asked, name: str, budget: float, part: int) -> Path:
+    """The file of some batches' answers of a method at a budget."""
+    return PARTS / name / f"{cells.digest(method.depends_on | {'budget': budget, 'part': part})}.parquet"
 
 
 def run_part(
-    planned: dict[float, Plan],
+    planned: Mapping[Key, Plan],
     copies: list[PreTrainedModel],
     processor: ProcessorMixin,
     batches: list[Batch],
     max_new_tokens: int,
     progress: tqdm,
-) -> dict[float, pa.Table]:
-    """Some batches at several budgets: for each a table, empty where the method cannot reach the budget.
+) -> dict[Key, pa.Table]:
+    """Some batches with several methods at several budgets: for each a table, empty where the budget is out of reach.
 
     Besides `SCHEMA` it has the `row` in the benchmark; its metadata `cell` holds that of the plan as JSON.
     """
-    rows: dict[float, dict[int, dict[str, Any]]] = {budget: {} for budget in planned}
-    methods = {budget: one.methods for budget, one in planned.items() if one.methods is not None}
+    rows: dict[Key, dict[int, dict[str, Any]]] = {key: {} for key in planned}
+    methods = {key: one.methods for key, one in planned.items() if one.methods is not None}
     questions = sum(len(batch.rows) for batch in batches)
     progress.update(questions * (len(planned) - len(methods)))
     if methods:
         for answered in answers.answer_all(copies, processor, methods, batches, max_new_tokens):
-            for budget, found in answered.items():
-                rows[budget] |= found
+            for key, found in answered.items():
+                rows[key] |= found
                 progress.update(len(found))
     schema = SCHEMA.append(ROW)
     return {
-        budget: pa.Table.from_pylist(
-            [{**found, "budget": budget, "row": row} for row, found in rows[budget].items()], schema=schema
+        (name, budget): pa.Table.from_pylist(
+            [{**found, "budget": budget, "row": row} for row, found in rows[name, budget].items()], schema=schema
         ).replace_schema_metadata({"cell": json.dumps(one.cell)})
-        for budget, one in planned.items()
+        for (name, budget), one in planned.items()
     }
+
+
+def write_method(name: str, parts: list[list[Path]]) -> None:
+    """The two files of a method, from the parts of each of its budgets."""
+    tables = [joined([pq.read_table(path) for path in of_budget]) for of_budget in parts]
+    described = [json.loads(table.schema.metadata[b"cell"]) for table in tables]
+    predictions = pa.concat_tables([SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in tables)])
+    cells.write_table(PREDICTIONS / f"{name}.parquet", predictions)
+    cells.write_text(PREDICTIONS / f"{name}.json", json.dumps(described, indent=1) + "\n")
 
 
 def joined(parts: list[pa.Table]) -> pa.Table:
@@ -142,12 +184,14 @@ def joined(parts: list[pa.Table]) -> pa.Table:
     return pa.concat_tables(parts).sort_by("row").drop_columns("row")
 
 
-def write(parameters: Parameters, name: str) -> None:
-    """The two files of one method."""
-    evaluate(name, parameters.model, parameters.evaluate)
+def write(parameters: Parameters, names: list[str]) -> None:
+    """The two files of each of these methods; none named: of all of params.yaml's."""
+    evaluate(names or list(parameters.evaluate.methods), parameters.model, parameters.evaluate)
 
 
-main = stage.command(__doc__, write, argument=("method", "a key of params.yaml's evaluate.methods"))
+main = stage.command(
+    __doc__, write, argument=("method", "keys of params.yaml's evaluate.methods; none: all"), any_number=True
+)
 
 if __name__ == "__main__":
     main()

@@ -24,8 +24,9 @@ from experiments.parameters.load import Parameters
 from experiments.recorded import paths
 from experiments.recorded.cells import write_text
 from experiments.recorded.predictions import budgets_of
-from pruning.budget import InfeasibleBudget, solve
 from pruning.choosing.base import Method
+from pruning.choosing.budget import InfeasibleBudget
+from pruning.registry import solve
 
 RESULT = paths.LATENCY
 

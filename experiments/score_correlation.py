@@ -28,9 +28,10 @@ from experiments.probing.scores import BeforeScores, InsideScores
 from experiments.recorded import predictions
 from experiments.recorded.cells import write_text
 from experiments.recorded.kept import layers_per_token
-from pruning.budget import InfeasibleBudget, solve
 from pruning.choosing.base import InsideLLM
+from pruning.choosing.budget import InfeasibleBudget
 from pruning.methods import sequence
+from pruning.registry import solve
 
 RESULT = Path("results/score_correlation.csv")
 

@@ -3,7 +3,7 @@
 Each pair of methods is tested on the questions that both answered (exact McNemar), and the p-values of a budget are
 corrected together (Holm); once over all questions, and once over those that take several looks where there are such.
 The unpruned model takes part at every budget. Writes results/significance.csv, one row per group of questions, budget
-and pair, and results/tables/significance.md, one table per group and budget.
+and pair, and results/significance.md, one table per group and budget.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from experiments.recorded.by_type import ALL, SEVERAL_LOOKS, groups
 from experiments.recorded.cells import write_text
 
 RESULT = Path("results/significance.csv")
-TABLE = Path("results/tables/significance.md")
+TABLE = Path("results/significance.md")
 BETTER, WORSE = "+", "−"
 
 

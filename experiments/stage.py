@@ -10,7 +10,12 @@ Entry = TypeVar("Entry")
 
 
 def command(
-    text: str | None, write: Callable[..., None], *, argument: tuple[str, str] | None = None, try_methods: bool = True
+    text: str | None,
+    write: Callable[..., None],
+    *,
+    argument: tuple[str, str] | None = None,
+    any_number: bool = False,
+    try_methods: bool = True,
 ) -> Callable[[], None]:
     """A stage's `main`.
 
@@ -18,13 +23,14 @@ def command(
         text: the module's own, shown by --help.
         write: does the stage's work, given the parameters and, where there is one, the argument.
         argument: its name and help.
+        any_number: whether it may be given several times or not at all; `write` then gets a list.
         try_methods: see `load_parameters`.
     """
 
     def main() -> None:
         parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
         if argument is not None:
-            parser.add_argument(argument[0], help=argument[1])
+            parser.add_argument(argument[0], help=argument[1], nargs="*" if any_number else None)
         given = list(vars(parser.parse_args()).values())
         try:
             write(load_parameters(try_methods=try_methods), *given)

@@ -4,7 +4,6 @@ For users: `make` and `names`, `paper` for published settings, `solve` for a bud
 derives from (`BeforeLLM`, `KeepPerImage`, `InsideLLM`), what it sees (`Observed`, `ObservedLayer`) and what it gives.
 """
 
-from pruning.budget import solve
 from pruning.choosing.base import BeforeLLM, InsideLLM, KeepPerImage, Method
 from pruning.choosing.selection import stable_top_k
 from pruning.engine.encoded import EncodedImages
@@ -14,7 +13,7 @@ from pruning.engine.tokens import Choice
 from pruning.methods.sequence import Sequence
 from pruning.models.sizes import Sizes
 from pruning.presets import paper
-from pruning.registry import make, names
+from pruning.registry import make, names, solve
 
 __all__ = [
     "BeforeLLM",

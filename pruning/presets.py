@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pruning import registry
-from pruning.budget import solve
 from pruning.choosing.base import Method
 
 NUM_VISUAL = 576
@@ -171,5 +170,5 @@ def paper(method: str, *, model: str, tokens: int, **further: Any) -> Method:
     preset = found[tokens]
     parameters = {**preset.parameters, **further}
     if preset.solved:
-        return solve(method, tokens, num_visual=NUM_VISUAL, num_layers=LAYERS[model], **parameters)
+        return registry.solve(method, tokens, num_visual=NUM_VISUAL, num_layers=LAYERS[model], **parameters)
     return registry.make(method, **parameters)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from pruning.choosing import budget as budgets
 from pruning.choosing.base import Method, Role
 from pruning.methods.cdpruner import CDPruner
 from pruning.methods.dart import DART
@@ -88,12 +89,43 @@ def make(name: str, **parameters: Any) -> Method:
     Raises:
         ValueError: unknown method, or an unknown or invalid parameter; the message names what is valid.
     """
-    method = get(name)
-    valid = [field.name for field in fields(method)]
+    return get(name)(**_valid(name, parameters))
+
+
+def solve(name: str, budget: float | str, *, num_visual: int, num_layers: int, **fixed: Any) -> Method:
+    """The method whose mean visual tokens come nearest to a budget; see `pruning.choosing.budget.solve`.
+
+    Args:
+        name: a name of the registry.
+        budget: mean visual tokens over the decoder layers' inputs, or a share of `num_visual` such as "11.1%".
+        num_visual: visual tokens before pruning.
+        num_layers: decoder layers.
+        fixed: the method's other parameters, as `make` takes them.
+
+    Raises:
+        InfeasibleBudget: the budget lies below the floor, or no setting comes within 5 % of it.
+        ValueError: bad budget, unknown method or parameter, or no setting of the parameter works on so few layers.
+    """
+    parameters = _valid(name, fixed)
+    return budgets.solve(get(name), budget, num_visual=num_visual, num_layers=num_layers, fixed=parameters)
+
+
+def floor(name: str, *, num_visual: int, num_layers: int, **fixed: Any) -> float:
+    """Mean visual tokens at the strongest setting of the method's parameter, the least budget that `solve` accepts.
+
+    Raises:
+        ValueError: as for `solve`.
+    """
+    return budgets.floor(get(name), num_visual=num_visual, num_layers=num_layers, fixed=_valid(name, fixed))
+
+
+def _valid(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters that the method knows, methods in the place of mappings that name them; ValueError for others."""
+    valid = [field.name for field in fields(get(name))]
     for parameter in parameters:
         if parameter not in valid:
             raise ValueError(f"{name} has no parameter {parameter!r}. Parameters: {', '.join(valid) or 'none'}")
-    return method(**{parameter: _resolved(value) for parameter, value in parameters.items()})
+    return {parameter: _resolved(value) for parameter, value in parameters.items()}
 
 
 def _resolved(value: Any) -> Any:

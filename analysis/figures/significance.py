@@ -1,6 +1,6 @@
 """Differences in accuracy between all pairs of methods, one matrix per budget; those that may be chance are white.
 
-Over all questions; results/tables/significance.md has those that take several looks too.
+Over all questions; results/significance.md has those that take several looks too.
 """
 
 from pathlib import Path

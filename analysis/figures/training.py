@@ -10,7 +10,9 @@ from analysis.figures.shared import style
 
 INPUTS = ("training.csv",)
 _PHASES = {
-    "words": "Decoder on described patches",
+    "words": "Decoder on described patches,\none look",
+    "looks": "Several looks",
+    "chains": "The longest",
     "vision": "Vision tower and projector",
     "joint": "All parts, on pixels",
 }

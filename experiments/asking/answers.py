@@ -17,11 +17,12 @@ from transformers import PreTrainedModel, ProcessorMixin
 from experiments.asking.boxes import seen_boxes
 from experiments.asking.inputs import build_inputs
 from experiments.recorded.kept import changes_of
-from pruning.budget import InfeasibleBudget, solve
 from pruning.choosing.base import Method
+from pruning.choosing.budget import InfeasibleBudget
 from pruning.engine.encoded import EncodedImages
 from pruning.engine.record import Record
 from pruning.models import flops
+from pruning.registry import solve
 
 Key = TypeVar("Key", bound=Hashable)
 

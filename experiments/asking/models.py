@@ -94,7 +94,7 @@ def _check_files(name: str, source: str) -> None:
 
 def _check_family(name: str, config: PreTrainedConfig) -> None:
     """Before gigabytes of weights are fetched for a model that no method can prune."""
-    supported = {family.config_class: family.__name__ for family in FAMILIES}
+    supported = {family.model_class.config_class: family.model_class.__name__ for family in FAMILIES}
     if type(config) not in supported:
         raise ModelError(
             f"model {name}: models of type {config.model_type!r} are not supported. Supported: "

@@ -55,13 +55,13 @@ def model_digest(model: "PreTrainedModel") -> str:
 
 
 def code_digest(methods: Iterable[type], *files: Path) -> str:
-    """What stands for the code: the `ROOMS`, pruning/budget.py, and these methods' files, but no other method's.
+    """What stands for the code: the `ROOMS` and these methods' files, but no other method's.
 
     `files` are further ones that count; so do the versions of torch and transformers.
     """
     rooms = {file for room in ROOMS for file in (ROOT / room).rglob("*.py")}
     own = {file for method in methods for file in method_files(method)}
-    code = files_digest({*rooms, *own, *files, ROOT / "pruning/budget.py"})
+    code = files_digest({*rooms, *own, *files})
     return digest([code, version("torch"), version("transformers")])
 
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pruning
-from pruning.budget import mean_visual_tokens
+from pruning.choosing.budget import mean_visual_tokens
 from pruning.models import flops
 from pruning.models.sizes import Sizes
 

@@ -39,14 +39,12 @@ def read(settings: Evaluate, columns: list[str], folder: Path = PREDICTIONS) -> 
     for name in settings.methods:
         table, description = folder / f"{name}.parquet", folder / f"{name}.json"
         if not table.exists() or not description.exists():
-            raise FileNotFoundError(f"{name} has not been evaluated: run `dvc repro evaluate@{name}`")
+            raise FileNotFoundError(f"{name} has not been evaluated: run `dvc repro evaluate`")
         answers = pq.read_table(table, columns=[*columns, "budget"]).to_pandas()
         cells = {cell["budget"]: cell for cell in json.loads(description.read_text(encoding="utf-8"))}
         wanted = budgets_of(name, settings.budgets)
         if list(cells) != wanted:
-            raise ValueError(
-                f"{description} holds budgets {list(cells)}, not {wanted}: run `dvc repro evaluate@{name}`"
-            )
+            raise ValueError(f"{description} holds budgets {list(cells)}, not {wanted}: run `dvc repro evaluate`")
         for budget in wanted:
             cell = cells[budget]
             chosen = answers[answers["budget"] == budget]

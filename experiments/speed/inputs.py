@@ -21,7 +21,8 @@ from pruning.engine.tokens import Tokens
 from pruning.glimpse.configuration import PRESETS
 from pruning.glimpse.modules import GlimpseModules
 from pruning.models.clip_tower import PatchVision
-from pruning.models.families import Family, family_of
+from pruning.models.families import family_of
+from pruning.models.family import Family
 from pruning.models.projections import Projections
 from pruning.models.vision import Image, raster_cells
 

@@ -12,7 +12,7 @@ from experiments.speed.inputs import LAYERS, TEXT_BEHIND, TEXT_IN_FRONT, Inputs
 from pruning.choosing.base import BeforeLLM, Method
 from pruning.engine.contract import Merged
 from pruning.models import flops
-from pruning.models.families import Family
+from pruning.models.family import Family
 
 CELL = 0.25  # seconds that the repeats of one case may take together
 

@@ -18,7 +18,7 @@ HEADS = 4
 VISION_LAYERS = 5
 FIRST_LAYERS = 4  # of the decoder, before it grows
 # Layers that it grows in front of all others and behind them: before `looks`, and after.
-GROWTH = ((4, 0), (4, 4))
+GROWTH = ((4, 0), (6, 2))
 DECODER_LAYERS = FIRST_LAYERS + sum(in_front + behind for in_front, behind in GROWTH)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.testbed.questions import TYPES, Question, balanced, caption
+from experiments.testbed.questions import TRAINED, Question, balanced, caption
 from experiments.testbed.scenes import Scene, sample_scene
 from experiments.testbed.sentences import in_full
 from experiments.testbed.vocabulary import WORD_ID
@@ -72,8 +72,8 @@ class Layout:
 class Packed:
     """`tokens`, `labels` int64 [B, T]: the blocks of each scene in turn; a label is the token that follows.
 
-    `types` int64 [B, Q] says of which type each question with a short answer is, as its index in `TYPES`, or NOT_ASKED
-    where the scene can answer none of the types of a block; nothing is learned there.
+    `types` int64 [B, Q] says of which type each question with a short answer is, as its index in `TRAINED`, or
+    NOT_ASKED where the scene can answer none of the types of a block; nothing is learned there.
     """
 
     tokens: Tensor
@@ -101,7 +101,7 @@ def draw_questions(scene: Scene, count: int, rng: np.random.Generator, shares: M
 
     Types are drawn by shares among those the scene can answer, answers balanced within a type.
     """
-    askable = {name: found for name in shares if (found := TYPES[name](scene))}
+    askable = {name: found for name in shares if (found := TRAINED[name](scene))}
     if not askable:
         return []
     weights = np.array([shares[name] for name in askable])
@@ -111,7 +111,7 @@ def draw_questions(scene: Scene, count: int, rng: np.random.Generator, shares: M
 
 def draw_scenes(count: int, rng: np.random.Generator, asked: Sequence[str]) -> list[Scene]:
     """Scenes of which each can answer one of the types `asked`, in equal shares: chance alone gives few for some."""
-    return [scene_for(TYPES[asked[rng.integers(len(asked))]], rng) for _ in range(count)]
+    return [scene_for(TRAINED[asked[rng.integers(len(asked))]], rng) for _ in range(count)]
 
 
 def scene_for(ask: Callable[[Scene], list[Question]], rng: np.random.Generator) -> Scene:
@@ -124,7 +124,7 @@ def scene_for(ask: Callable[[Scene], list[Question]], rng: np.random.Generator) 
 
 def pack(scenes: list[Scene], layout: Layout, rng: np.random.Generator) -> Packed:
     """The blocks of each scene; all scenes get the same layout."""
-    index = {name: i for i, name in enumerate(TYPES)}
+    index = {name: i for i, name in enumerate(TRAINED)}
     tokens, labels, types = [], [], []
     for scene in scenes:
         blocks, kinds = [], []

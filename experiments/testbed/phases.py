@@ -1,7 +1,8 @@
 """The phases of training the embedded model, in the order LLaVA itself is made.
 
 `words`: a shallow decoder learns to answer questions with one look from described patches, no pixels; then it grows.
-`looks`: those with several looks too; then it grows again. `vision`: the tower and the projector learn to describe
+`looks`: those with several looks too, and `chains` in scenes that can be asked for the longest of them; then it grows
+again. `vision`: the tower and the projector learn to describe
 patches in the decoder's words, and [CLS] to name what is in the image. `joint`: all of it, on pixels. A phase draws
 batches (in worker processes) and turns a batch into a loss and the measures that are logged.
 
@@ -20,7 +21,7 @@ from transformers import LlavaForConditionalGeneration, Qwen2_5_VLForConditional
 from experiments.testbed import packing
 from experiments.testbed.descriptions import GROUPS, NOTHING, describe, embed, stack
 from experiments.testbed.packing import Blocks, Layout
-from experiments.testbed.questions import SEVERAL_LOOKS, TYPES
+from experiments.testbed.questions import TRAINED
 from experiments.testbed.scenes import CHARACTERS, COLOURS, SHAPES, Scene, render, sample_scene
 from experiments.testbed.vocabulary import BACKGROUND, GRID, WORD_ID, build_processor
 
@@ -47,6 +48,13 @@ ALL_LOOKS = Layout(
         Blocks(8, 10, SHORT),
         Blocks(6, 15, {"relation": 25, "link": 40, "locate": 35}),
         Blocks(7, 20, {"chain": 55, "relay": 45}),
+    )
+)
+CHAINS = Layout(
+    (
+        Blocks(6, 10, SHORT),
+        Blocks(4, 15, {"relation": 25, "link": 40, "locate": 35}),
+        Blocks(9, 20, {"chain": 30, "relay": 30, "follow": 40}),
     )
 )
 IN_SENTENCES = Layout(ALL_LOOKS.questions, sentences=2)
@@ -151,7 +159,7 @@ def right_by_type(wrong_BT: Tensor, types_BQ: Tensor, layout: Layout) -> Measure
     )
     measures = {}
     for name in layout.shares:
-        asked = types_BQ == list(TYPES).index(name)
+        asked = types_BQ == list(TRAINED).index(name)
         measures[name] = (right & asked).sum() / asked.sum()
     if layout.sentences:
         wrong_sentences = sentences.unflatten(1, (-1, packing.SENTENCE_TOKENS)).any(-1)
@@ -166,12 +174,12 @@ class Words:
     model: LlavaForConditionalGeneration
     name: str
     layout: Layout
+    asked: tuple[str, ...]  # each scene can answer one of these
     batch_size: int = 32
     noise: float = 0.05
 
     def draw(self, rng: np.random.Generator) -> Batch:
-        asked = [name for name in self.layout.shares if name in SEVERAL_LOOKS] or list(self.layout.shares)
-        scenes = packing.draw_scenes(self.batch_size, rng, asked)
+        scenes = packing.draw_scenes(self.batch_size, rng, self.asked)
         shown = described(scenes) | packed(scenes, self.layout, rng)
         return shown | seen_in_part(len(scenes), PATCHES, 0, rng)
 

@@ -161,6 +161,24 @@ def relay(scene: Scene) -> list[Question]:
     ]
 
 
+def follow(scene: Scene) -> list[Question]:
+    """The cell of the object whose colour `chain` or `relay` ask, and of `chain`'s its character; only in training."""
+    dot = [([scene.dot, item], item, OF_THE_DOT) for item in _alike(scene.dot, "colour", scene)]
+    carried = [([item], item, f"object with {item.character}") for item in scene.items if item.character]
+    found = []
+    for seen, item, named in [*dot, *carried]:
+        for other in _alike(item, "shape", scene):
+            boxes = _boxes([*seen, other])
+            if _clearly_placed(other):
+                found.append(
+                    Question("follow", f"where is the object with the shape of the {named} ?", cell(other), boxes)
+                )
+            if other.character and named != OF_THE_DOT:
+                text = f"what character is on the object with the shape of the {named} ?"
+                found.append(Question("follow", text, other.character, boxes))
+    return found
+
+
 def _alike(one: Item, by: str, scene: Scene) -> list[Item]:
     """The object, other than `one`, with the same `by`, if there is exactly one; else none."""
     same = [item for item in scene.items if item is not one and getattr(item, by) == getattr(one, by)]
@@ -186,6 +204,8 @@ TYPES: dict[str, Callable[[Scene], list[Question]]] = {
     "chain": chain,
     "relay": relay,
 }
+# What is asked in training: those of the benchmark, and more about what the longest of them look for.
+TRAINED: dict[str, Callable[[Scene], list[Question]]] = TYPES | {"follow": follow}
 SEVERAL_LOOKS = ("link", "locate", "chain", "relay")
 CAPTION_REQUEST = "describe the image ."
 

@@ -21,7 +21,7 @@ from pruning.engine.engine import Engine
 from pruning.engine.record import Record
 from pruning.engine.seen import Observed, ObservedLayer
 from pruning.engine.tokens import Choice, upload
-from pruning.models.families import Family
+from pruning.models.family import Family
 from pruning.models.sizes import Sizes
 
 Positions = Literal["original", "repacked"]
@@ -37,7 +37,7 @@ class Method(ABC):
         name: the name in the registry.
         label: what tables and figures for readers call it; its name where empty.
         role: see `Role`.
-        budget_parameter: the parameter that `pruning.budget.solve` turns; None where there is none.
+        budget_parameter: the parameter that `pruning.solve` turns; None where there is none.
         changes_tower: whether it works inside the vision tower, or sees more of it than images encoded beforehand keep,
             so that every run of it has to encode them.
         told: fields that are told about each question of a batch what `for_questions` finds under that name.

@@ -11,7 +11,7 @@ from pruning.engine.contract import Before
 from pruning.engine.seen import Observed, Prompt
 from pruning.engine.state import Call
 from pruning.engine.tokens import Choice, Made, Tokens, upload
-from pruning.models.families import Family
+from pruning.models.family import Family
 from pruning.models.vision import Vision
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pruning.engine.seen import Observed, ObservedLayer
 from pruning.engine.tokens import Choice
-from pruning.models.families import Family
+from pruning.models.family import Family
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pruning.engine.record import Record
 from pruning.engine.seen import ObservedLayer, Prompt
 from pruning.engine.state import Call, Pass
 from pruning.engine.tokens import Choice, take_tokens
-from pruning.models.families import Family
+from pruning.models.family import Family
 from pruning.models.projections import Watch
 from pruning.models.vision import Vision
 

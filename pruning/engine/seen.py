@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pruning.engine.tokens import Tokens, upload
-from pruning.models.families import Family
+from pruning.models.family import Family
 from pruning.models.projections import Projections, rows_ahead
 from pruning.models.vision import Vision
 

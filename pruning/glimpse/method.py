@@ -13,7 +13,7 @@ from pruning.glimpse.configuration import GlimpseConfig
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.readout import Importance, glimpse_row, importance, vision_blocks
 from pruning.glimpse.selection import KeepImportant
-from pruning.models.families import Family, Llava, Qwen25VL
+from pruning.models.family import Family
 from pruning.models.sizes import Sizes
 
 
@@ -85,7 +85,7 @@ class GlimpsePrune(KeepImportant):
 
     def deep_prompt(self, family: Family) -> Tensor:
         config, modules = self.config, self.loaded
-        if type(family) not in (Qwen25VL, Llava):
+        if not family.has_glimpse:
             raise TypeError(f"GlimpsePrune is made for Qwen2.5-VL and LLaVA, not for {type(family.model).__name__}")
         text, vision = family.language_model.config, family.model.config.vision_config
         sizes = (text.hidden_size, text.num_attention_heads, vision.hidden_size)

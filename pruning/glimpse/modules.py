@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from pruning.glimpse.configuration import GlimpseConfig
 from pruning.glimpse.predictor import ImportancePredictor
-from pruning.models.families import Llava, Qwen25VL, family_of
+from pruning.models.families import family_of
 
 
 class GlimpseModules(nn.Module):
@@ -44,7 +44,7 @@ class GlimpseModules(nn.Module):
             ValueError: `config` names layers that the model does not have.
         """
         family = family_of(model)
-        if type(family) not in (Qwen25VL, Llava):
+        if not family.has_glimpse:
             raise TypeError(f"GlimpsePrune is made for Qwen2.5-VL and LLaVA, not for {type(model).__name__}")
         text, vision = model.config.get_text_config(), model.config.vision_config
         layers = text.num_hidden_layers

@@ -11,7 +11,7 @@ from pruning.engine.tokens import upload
 from pruning.glimpse.configuration import GlimpseConfig
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.predictor import raster_positions
-from pruning.models.families import Family
+from pruning.models.family import Family
 from pruning.models.projections import Projections, attention_logits
 from pruning.models.vision import Vision
 

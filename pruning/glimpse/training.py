@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from pruning.engine.tokens import take_tokens
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.readout import Importance, glimpse_row, importance, vision_blocks
-from pruning.models.families import Family, family_of
+from pruning.models.families import family_of
+from pruning.models.family import Family
 from pruning.models.projections import Watch
 from pruning.models.vision import Vision
 

@@ -16,7 +16,7 @@ class Sequence(Method):
     Positions are those of the one and then of the other: a method inside the language model that keeps "original"
     positions keeps those that the first one gave. Budgets and FLOPs are those of the whole: a budget is met by what the
     first method keeps of every image, the second one staying as it is. So its reach ends above, where the first one
-    keeps everything, and `pruning.budget.solve` says so.
+    keeps everything, and `pruning.solve` says so.
 
     Parameters:
         methods: a method before the language model and one inside it, in this order. `pruning.make` also takes mappings

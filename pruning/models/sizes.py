@@ -1,10 +1,11 @@
 """The counts and widths that FLOPs are made of, from a model's configuration alone."""
 
-import math
 from dataclasses import dataclass
 from typing import Self
 
 from transformers import PretrainedConfig
+
+from pruning.models.families import family_of_config
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,26 @@ class Sizes:
         Raises:
             ValueError: `vision_tokens` is missing and does not follow from `visual_tokens` (LLaVA-NeXT: the number of
                 crops depends on the image).
-            TypeError: the configuration has no vision or text part.
+            TypeError: the configuration has no vision or text part, or is of no supported family.
         """
         vision, text = getattr(config, "vision_config", None), getattr(config, "text_config", None)
         if vision is None or text is None:
             raise TypeError(f"{type(config).__name__} has no vision_config and text_config: pass a LVLM's model.config")
+        family = family_of_config(config)
         if vision_tokens is None:
-            vision_tokens = _vision_tokens(config, visual_tokens)
+            vision_tokens = family.tokens_behind(config, visual_tokens)
+        vision_width, vision_heads, vision_layers = family.vision_sizes(vision)
         heads = text.num_attention_heads
         return cls(
             visual_tokens=visual_tokens,
             text_tokens=text_tokens,
             vision_tokens=vision_tokens,
-            # Qwen2-VL alone keeps the decoder's width in hidden_size and its own in embed_dim.
-            vision_width=getattr(vision, "embed_dim", None) or vision.hidden_size,
-            vision_heads=_either(vision, "num_attention_heads", "num_heads"),
-            vision_layers=_either(vision, "num_hidden_layers", "depth"),
-            observed_layers=_observed_layers(config),
-            has_cls=_has_cls(vision),
-            projects_alone=isinstance(getattr(config, "vision_feature_layer", None), int),
+            vision_width=vision_width,
+            vision_heads=vision_heads,
+            vision_layers=vision_layers,
+            observed_layers=family.observed_layers(config),
+            has_cls=family.has_cls(config),
+            projects_alone=family.projects_alone(config),
             hidden=text.hidden_size,
             heads=heads,
             kv_heads=getattr(text, "num_key_value_heads", None) or heads,
@@ -74,42 +76,3 @@ class Sizes:
             intermediate=text.intermediate_size,
             layers=text.num_hidden_layers,
         )
-
-
-def _vision_tokens(config: PretrainedConfig, visual_tokens: int) -> int:
-    vision = config.vision_config
-    if merge := getattr(vision, "spatial_merge_size", None):
-        return visual_tokens * merge**2
-    if hasattr(config, "image_grid_pinpoints"):
-        raise ValueError(
-            "LLaVA-NeXT cuts an image into a varying number of crops: pass vision_tokens, the sum over crops"
-        )
-    tokens = (vision.image_size // vision.patch_size) ** 2 + _has_cls(vision)
-    # "default" takes the first token off, whether it is a [CLS] or not.
-    per_image = tokens - (config.vision_feature_select_strategy == "default")
-    return math.ceil(visual_tokens / per_image) * tokens
-
-
-def _has_cls(vision: PretrainedConfig) -> bool:
-    """Of the towers that the families know CLIP's alone has a [CLS]; SigLIP's and Qwen's have none."""
-    return bool(vision.model_type == "clip_vision_model")
-
-
-def _observed_layers(config: PretrainedConfig) -> int:
-    """As `vision_layer` of the family (pruning/models/families.py), of which there is no model here, plus one."""
-    layers = _either(config.vision_config, "num_hidden_layers", "depth")
-    if full_attention := getattr(config.vision_config, "fullatt_block_indexes", None):
-        return int(max(full_attention)) + 1
-    chosen = getattr(config, "vision_feature_layer", None)
-    if chosen is None:
-        return layers
-    last = chosen if isinstance(chosen, int) else chosen[-1]
-    return int(last if last >= 0 else layers + 1 + last)
-
-
-def _either(config: PretrainedConfig, *names: str) -> int:
-    """The first of several names that the families use for the same number."""
-    for name in names:
-        if hasattr(config, name):
-            return int(getattr(config, name))
-    raise TypeError(f"{type(config).__name__} has none of {', '.join(names)}")

@@ -149,5 +149,5 @@ def test_bad_input() -> None:
         flops.count(config, [576] * 32, 60, [[1, 8, 8]])
     with pytest.raises(ValueError, match="patch grids"):
         flops.count(tiny_qwen2_5_vl()[0].config, [6] * 6, 3, [1])
-    with pytest.raises(TypeError, match="supported: llava"):
+    with pytest.raises(TypeError, match="Supported: llava"):
         flops.count(config.text_config, [576] * 32, 60)

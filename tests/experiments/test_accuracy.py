@@ -103,8 +103,8 @@ def test_files_of_methods_no_longer_asked_for_are_left_out(parameters: Parameter
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": {"full": {}, "grid": {}}}, "grid has not been evaluated: run `dvc repro evaluate@grid`"),
-        ({"budgets": [1.0, 0.75]}, r"not \[0.75\]: run `dvc repro evaluate@random`"),
+        ({"methods": {"full": {}, "grid": {}}}, "grid has not been evaluated: run `dvc repro evaluate`"),
+        ({"budgets": [1.0, 0.75]}, r"not \[0.75\]: run `dvc repro evaluate`"),
     ],
 )
 def test_predictions_that_do_not_fit_the_parameters_are_refused(

@@ -55,14 +55,14 @@ def test_questions_are_cut_into_segments_with_their_own_start_and_end(folder: Pa
 
 def test_the_grid_runs_with_a_clip_model_by_name(folder: Path) -> None:
     parameters = load_parameters()
-    evaluate.evaluate("cdpruner", parameters.model, parameters.evaluate)
+    evaluate.evaluate(["cdpruner"], parameters.model, parameters.evaluate)
     with_clip = pq.read_table("results/predictions/cdpruner.parquet").to_pandas()
     settings = json.loads(with_clip["parameters"][0])
     assert settings == {"keep": 18, "clip": "clip"}
     assert pruning.make("cdpruner", **settings).clip == "clip", "what is written makes the method again"
 
     parameters.evaluate.methods["cdpruner"].clear()
-    evaluate.evaluate("cdpruner", parameters.model, parameters.evaluate)
+    evaluate.evaluate(["cdpruner"], parameters.model, parameters.evaluate)
     fallback = pq.read_table("results/predictions/cdpruner.parquet").to_pandas()
     chosen = [[row[0]["indices"].tolist() for row in table["kept"]] for table in (with_clip, fallback)]
     assert chosen[0] != chosen[1]

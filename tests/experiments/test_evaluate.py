@@ -37,7 +37,7 @@ def run(name: str, **changes: Any) -> pd.DataFrame:
     parameters["evaluate"] |= changes
     workspace.write_parameters(Path(), parameters)
     checked = load_parameters()
-    evaluate.evaluate(name, checked.model, checked.evaluate)
+    evaluate.evaluate([name], checked.model, checked.evaluate)
     return pq.read_table(f"results/predictions/{name}.parquet").to_pandas()
 
 
@@ -114,6 +114,16 @@ def test_budgets_out_of_reach_are_recorded_with_the_floor(folder: Path) -> None:
     assert set(table["budget"]) == {0.75}
 
 
+def test_methods_together_answer_as_each_alone(folder: Path) -> None:
+    alone = {name: run(name) for name in ("full", "random", "fastv")}
+    for path in Path("results").rglob("*.parquet"):
+        path.unlink()
+    checked = load_parameters()
+    evaluate.write(checked, [])
+    for name, table in alone.items():
+        pd.testing.assert_frame_equal(table, pq.read_table(f"results/predictions/{name}.parquet").to_pandas())
+
+
 def test_batches_side_by_side_change_nothing(folder: Path) -> None:
     alone = run("fastv")
     for part in Path("results/parts/fastv").iterdir():
@@ -164,12 +174,12 @@ def start(method: str) -> subprocess.Popen:
 
 
 def test_kill_9_loses_no_finished_part(folder: Path) -> None:
-    """Forty questions one by one are four parts of each budget; what is finished is finished for every budget."""
+    """Forty questions one by one are ten parts of each budget; what is finished is finished for every budget."""
     workspace.write_benchmark(folder / "data/scenes/evaluation.parquet", 60)
     options = {"budgets": [0.75, 0.5], "batch_size": 1}
     uninterrupted = run("random", **options)
     whole = len(parts("random"))
-    assert whole == 8
+    assert whole == 20
     for file in [*Path("results/parts/random").iterdir(), *Path("results/predictions").iterdir()]:
         file.unlink()
 

@@ -34,6 +34,7 @@ NAMES_ONLY = (
 )
 # Methods are found by their names in params.yaml: an import does not tell which.
 BY_NAME = ("pruning/methods", "pruning/glimpse", "pruning/engine", "pruning/choosing")
+EVERY_METHOD = {"evaluate", "flops", "latency", "pareto", "score_correlation", "tables"}
 
 
 @cache
@@ -99,8 +100,9 @@ def test_a_stage_depends_on_the_rooms_that_it_imports_and_on_no_others(name: str
     stage = pipeline()[name]
     module, *arguments = stage["cmd"].removeprefix("python -m ").split()
     roots = {module.replace(".", "/") + ".py"}
-    if name.startswith(("evaluate@", "ablation@")):
-        roots.add(f"pruning/methods/{arguments[0]}.py")
+    if name == "ablation":
+        grids = yaml.safe_load((ROOT / "params.yaml").read_text())["ablation"]["grids"]
+        roots |= {f"pruning/methods/{method}.py" for method in grids}
     if name.startswith("figures"):
         roots = {f"analysis/figures/{arguments[0]}.py"}
     modules = set().union(*(needed(root) for root in roots))
@@ -130,9 +132,16 @@ def test_every_figure_is_drawn() -> None:
 
 
 def test_cells_are_kept_under_the_rooms_that_decide_them() -> None:
-    for name in ("evaluate@full", "ablation@fastv"):
-        rooms = {room for room in code_of(pipeline()[name]) if not room.endswith(".py")}
-        assert rooms == set(cells.ROOMS), name
+    rooms = {room for room in code_of(pipeline()["ablation"]) if not room.endswith(".py")}
+    assert rooms == set(cells.ROOMS)
+    whole = code_of(pipeline()["evaluate"])
+    assert all(any(Path(room).is_relative_to(dep) for dep in whole) for room in cells.ROOMS)
+
+
+def test_a_new_method_concerns_the_stages_that_show_every_method_only() -> None:
+    new = Path("pruning/methods/largest_norm.py")
+    concerned = {name for name, stage in pipeline().items() if any(new.is_relative_to(dep) for dep in stage["deps"])}
+    assert concerned == EVERY_METHOD
 
 
 def test_methods_that_a_stage_names_are_those_of_the_parameters() -> None:
@@ -249,32 +258,43 @@ def test_a_second_run_does_nothing(clean: Repository) -> None:
     assert "Running stage" not in clean.dvc("repro", "tables")
 
 
-def test_a_method_s_parameter_concerns_its_own_evaluation_only(clean: Repository) -> None:
+def test_a_method_s_parameter_concerns_its_own_answers_only(clean: Repository) -> None:
     parameters = yaml.safe_load((clean.folder / "params.yaml").read_text())
     parameters["evaluate"]["methods"]["fastv"]["k"] = 1
     workspace.write_parameters(clean.folder, parameters)
-    changed = clean.changed()
-    assert {name for name in changed if name.startswith("evaluate@")} == {"evaluate@fastv"}
-    assert {"flops", "accuracy"} < changed
+    assert {"evaluate", "flops", "accuracy"} < clean.changed()
+    assert answered_anew(clean) == {"fastv"}
+
+
+def answered_anew(repository: Repository) -> set[str]:
+    """The methods that the next `dvc repro evaluate` gives new answers of."""
+    before = set((repository.folder / "results/parts").rglob("*.parquet"))
+    repository.dvc("repro", "-q", "evaluate")
+    return {path.parent.name for path in set((repository.folder / "results/parts").rglob("*.parquet")) - before}
 
 
 @pytest.mark.parametrize(
-    ("file", "evaluations"),
+    ("file", "methods"),
     [
-        ("pruning/methods/full.py", {"evaluate@full"}),
+        ("pruning/methods/full.py", {"full"}),
         ("pruning/methods/dart.py", set()),
-        ("pruning/engine/engine.py", {"evaluate@full", "evaluate@random", "evaluate@fastv"}),
-        ("analysis/figures/accuracy_against_budget.py", set()),
-        ("analysis/significance.py", set()),
-        ("experiments/tables.py", set()),
+        ("pruning/engine/engine.py", {"full", "random", "fastv"}),
     ],
 )
-def test_an_edit_concerns_what_imports_it_only(clean: Repository, file: str, evaluations: set[str]) -> None:
+def test_an_edited_method_is_answered_anew_alone(clean: Repository, file: str, methods: set[str]) -> None:
     clean.edit(file)
-    assert {name for name in clean.changed() if name.startswith("evaluate@")} == evaluations
+    assert answered_anew(clean) == methods
+
+
+def test_an_edited_figure_is_drawn_anew_alone(clean: Repository) -> None:
+    drawn = [f"figures@{name}" for name in ("accuracy_against_budget", "accuracy_against_flops")]
+    clean.dvc("repro", "-q", *drawn)
+    clean.edit("analysis/figures/accuracy_against_budget.py")
+    changed = set(json.loads(clean.dvc("status", "--json", *drawn)))
+    assert changed == {"figures@accuracy_against_budget"}
 
 
 def test_an_experiment_changes_a_parameter_for_one_run(clean: Repository) -> None:
-    clean.dvc("exp", "run", "-q", "-S", "evaluate.budgets=[0.25]", "evaluate@random")
+    clean.dvc("exp", "run", "-q", "-S", "evaluate.budgets=[0.25]", "evaluate")
     cells = json.loads((clean.folder / "results/predictions/random.json").read_text())
     assert [cell["budget"] for cell in cells] == [0.25]

@@ -189,7 +189,7 @@ def test_patches_that_are_not_seen_change_nothing(scene: Scene) -> None:
     AttentionInterface.register("packed_questions", packing.packed_attention)
     model = build_model(0).eval()
     model.model.language_model.set_attn_implementation("packed_questions")
-    phase = Words(model, "words", ALL_LOOKS, batch_size=2)
+    phase = Words(model, "words", ALL_LOOKS, ("link",), batch_size=2)
     batch = phase.draw(np.random.default_rng(0))
     batch["seen"][:] = torch.arange(GRID * GRID) % 3 > 0
     visual = torch.randn(2, GRID * GRID, model.config.text_config.hidden_size)
@@ -256,7 +256,9 @@ def test_training_resumes_where_it_was_killed(tmp_path: Path, monkeypatch: pytes
     def phase() -> Words:
         model = build_model(0)
         model.model.language_model.set_attn_implementation("packed_questions")
-        return Words(model, "words", packing.Layout((packing.Blocks(2, 10, {"counting": 1}),)), batch_size=2)
+        return Words(
+            model, "words", packing.Layout((packing.Blocks(2, 10, {"counting": 1}),)), ("counting",), batch_size=2
+        )
 
     stopped = phase()
     steps_run: list[int] = []

@@ -13,9 +13,10 @@ from transformers import (
 )
 
 import pruning
-from pruning.budget import InfeasibleBudget, floor, mean_visual_tokens, solve
+from pruning.choosing.budget import InfeasibleBudget, mean_visual_tokens
 from pruning.models.families import family_of
 from pruning.models.sizes import Sizes
+from pruning.registry import floor, solve
 from tests.tiny_models import FAMILIES
 
 LLAVA_7B = {"num_visual": 576, "num_layers": 32}

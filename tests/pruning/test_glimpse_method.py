@@ -7,13 +7,14 @@ import torch
 from transformers import Qwen2_5_VLConfig
 
 import pruning
-from pruning.budget import InfeasibleBudget, solve
+from pruning.choosing.budget import InfeasibleBudget
 from pruning.glimpse.configuration import PRESETS
 from pruning.glimpse.method import GlimpsePrune
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.training import training_forward
 from pruning.models import flops
 from pruning.models.sizes import Sizes
+from pruning.registry import solve
 from tests.analysis.test_flops import measured
 from tests.pruning import flash_like
 from tests.pruning.masking import hidden

@@ -3,11 +3,12 @@
 import pytest
 
 import pruning
-from pruning.budget import InfeasibleBudget, floor, mean_visual_tokens, solve
+from pruning.choosing.budget import InfeasibleBudget, mean_visual_tokens
 from pruning.methods.fastv import FastV
 from pruning.methods.sequence import Sequence
 from pruning.methods.vispruner import VisPruner
 from pruning.models.sizes import Sizes
+from pruning.registry import floor, solve
 from tests.tiny_models import tiny_llava
 
 LLAVA_7B = {"num_visual": 576, "num_layers": 32}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pruning
-from pruning.budget import solve
+from pruning import solve
 from pruning.glimpse.losses import box_mask
 from tests.tiny_models import LAYERS, tiny_llava, tiny_qwen2_5_vl
 

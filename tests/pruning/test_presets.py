@@ -7,7 +7,7 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 import pruning
-from pruning.budget import mean_visual_tokens
+from pruning.choosing.budget import mean_visual_tokens
 from pruning.presets import LAYERS, NUM_VISUAL, PRESETS, paper, presets
 from tests.tiny_models import CLIP, IMAGE, TEXT
 

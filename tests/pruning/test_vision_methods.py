@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditionalGeneration
 
 import pruning
-from pruning import budget
+from pruning import solve
 from pruning.choosing.merging import Clusters
 from pruning.methods.cdpruner import clip_relevance, conditional_dpp
 from pruning.models.sizes import Sizes
@@ -59,7 +59,7 @@ def test_counts_are_those_of_the_formula_and_hooks_go(family, name):
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_budget_is_solved_and_costs_something(name):
     sizes = Sizes.of(tiny_llava((0,))[0].config, visual_tokens=36, text_tokens=8)
-    method = budget.solve(name, "25%", num_visual=36, num_layers=LAYERS)
+    method = solve(name, "25%", num_visual=36, num_layers=LAYERS)
     assert method.visual_tokens_per_layer(36, LAYERS) == [9] * LAYERS
     assert method.choosing_flops(sizes) > 0
 

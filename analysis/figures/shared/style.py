@@ -17,9 +17,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 COLUMN_WIDTH = 3.35  # inches, one column of a two-column paper
 PAGE_WIDTH = 6.9  # inches, both columns
+PNG_COLOURS = 128
 
 _RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
@@ -47,7 +49,7 @@ _RC: dict[str, Any] = {
     "ytick.major.width": 0.6,
     "pdf.fonttype": 42,  # TrueType, so that text stays text
     "figure.dpi": 100,
-    "savefig.dpi": 300,
+    "savefig.dpi": 200,
 }
 
 
@@ -175,7 +177,10 @@ def one_model(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `name`.pdf and `name`.png, the same bytes for the same figure; both appear whole or not at all."""
+    """Write `name`.pdf and `name`.png, the same bytes for the same figure; both appear whole or not at all.
+
+    The PNG, which git keeps, has PNG_COLOURS colours: a third of the size, and no difference to the eye.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     metadata: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None},
@@ -186,6 +191,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     try:
         for path, suffix in zip(temporary, metadata, strict=True):
             figure.savefig(path, format=suffix, metadata=metadata[suffix])
+        with Image.open(temporary[1]) as picture:
+            few = picture.convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE)
+        few.save(temporary[1], format="PNG", optimize=True)
         for path, final in zip(temporary, paths, strict=True):
             os.replace(path, final)
     finally:

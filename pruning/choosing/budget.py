@@ -5,10 +5,9 @@ the layer. A method that prunes before the language model at 128 tokens and one 
 are then comparable; "R = .9" of two methods is not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from pruning import registry
 from pruning.choosing.base import Method
 
 GRID = 1000
@@ -64,7 +63,9 @@ def tokens(budget: float | str, num_visual: int) -> float:
     return value
 
 
-def solve(name: str, budget: float | str, *, num_visual: int, num_layers: int, **fixed: Any) -> Method:
+def solve(
+    method: type[Method], budget: float | str, *, num_visual: int, num_layers: int, fixed: Mapping[str, Any]
+) -> Method:
     """The method whose mean visual tokens come nearest to `budget`, its other parameters as in `fixed`.
 
     The parameter to solve is the one the method class names in `budget_parameter`. Integers are searched one by one,
@@ -72,49 +73,50 @@ def solve(name: str, budget: float | str, *, num_visual: int, num_layers: int, *
     with its own rounding. Of equally near settings the lowest is taken.
 
     Args:
-        name: a name of the registry.
+        method: its class; `pruning.solve` takes a name.
         budget: mean visual tokens over the decoder layers' inputs, or a share of `num_visual` such as "11.1%".
         num_visual: visual tokens before pruning.
         num_layers: decoder layers.
+        fixed: the method's other parameters.
 
     Raises:
         InfeasibleBudget: the budget lies below the floor, or no setting comes within 5 % of it.
-        ValueError: bad budget, unknown method or parameter, or no setting of the parameter works on so few layers.
+        ValueError: bad budget, a parameter that is not valid, or no setting of the parameter works on so few layers.
     """
     target = tokens(budget, num_visual)
-    settings = _settings(name, num_visual, num_layers, fixed)
+    settings = _settings(method, num_visual, num_layers, fixed)
     lowest = _floor(settings)
     nearest = min(settings, key=lambda setting: abs(setting.mean - target))
     if isinstance(nearest.value, float):
         around = round(nearest.value * REFINED_GRID)
         span = REFINED_GRID // GRID
         finer = [value / REFINED_GRID for value in range(max(0, around - span), min(REFINED_GRID, around + span) + 1)]
-        refined = _measure(name, finer, num_visual, num_layers, fixed)
+        refined = _measure(method, finer, num_visual, num_layers, fixed)
         nearest = min([nearest, *refined], key=lambda setting: abs(setting.mean - target))
     if target < lowest - 1e-9:
         raise InfeasibleBudget(
-            f"{name} cannot reach {target:.1f} mean visual tokens of {num_visual} over {num_layers} layers: "
+            f"{method.name} cannot reach {target:.1f} mean visual tokens of {num_visual} over {num_layers} layers: "
             f"its floor is {lowest:.1f}. Ask for more, or change its other parameters.",
             floor=lowest,
             nearest=nearest.mean,
         )
     if abs(nearest.mean - target) > max(0.5, TOLERANCE * target):
         raise InfeasibleBudget(
-            f"{name} has no setting near {target:.1f} mean visual tokens of {num_visual} over {num_layers} layers: "
-            f"the nearest is {nearest.mean:.1f}. Ask for that, or change its other parameters.",
+            f"{method.name} has no setting near {target:.1f} mean visual tokens of {num_visual} over {num_layers} "
+            f"layers: the nearest is {nearest.mean:.1f}. Ask for that, or change its other parameters.",
             floor=lowest,
             nearest=nearest.mean,
         )
     return nearest.method
 
 
-def floor(name: str, *, num_visual: int, num_layers: int, **fixed: Any) -> float:
+def floor(method: type[Method], *, num_visual: int, num_layers: int, fixed: Mapping[str, Any]) -> float:
     """Mean visual tokens at the strongest setting of the method's parameter, the least budget that `solve` accepts.
 
     Raises:
         ValueError: as for `solve`.
     """
-    return _floor(_settings(name, num_visual, num_layers, fixed))
+    return _floor(_settings(method, num_visual, num_layers, fixed))
 
 
 class _Setting(NamedTuple):
@@ -129,38 +131,43 @@ def _floor(settings: list[_Setting]) -> float:
     return min(settings[0].mean, settings[-1].mean)
 
 
-def _settings(name: str, num_visual: int, num_layers: int, fixed: dict[str, Any]) -> list[_Setting]:
+def _settings(method: type[Method], num_visual: int, num_layers: int, fixed: Mapping[str, Any]) -> list[_Setting]:
     """Every usable setting of the method's budget parameter, ascending, on the coarse grid."""
-    method_class = registry.get(name)
-    parameter = method_class.budget_parameter
+    parameter = method.budget_parameter
     if parameter is None:
-        return _measure(name, [None], num_visual, num_layers, fixed)
+        return _measure(method, [None], num_visual, num_layers, fixed)
     if parameter in fixed:
-        raise ValueError(f"{name}: {parameter} is what the budget determines; give either the budget or {parameter}")
-    hint = get_type_hints(method_class)[parameter]
+        raise ValueError(
+            f"{method.name}: {parameter} is what the budget determines; give either the budget or {parameter}"
+        )
+    hint = get_type_hints(method)[parameter]
     if float in (hint, *get_args(hint)):
-        return _measure(name, [value / GRID for value in range(GRID + 1)], num_visual, num_layers, fixed)
-    return _measure(name, range(max(num_visual, num_layers) + 1), num_visual, num_layers, fixed)
+        return _measure(method, [value / GRID for value in range(GRID + 1)], num_visual, num_layers, fixed)
+    return _measure(method, range(max(num_visual, num_layers) + 1), num_visual, num_layers, fixed)
 
 
 def _measure(
-    name: str, values: Sequence[float | int | None], num_visual: int, num_layers: int, fixed: dict[str, Any]
+    method: type[Method],
+    values: Sequence[float | int | None],
+    num_visual: int,
+    num_layers: int,
+    fixed: Mapping[str, Any],
 ) -> list[_Setting]:
     """Settings that the method accepts, with their measured means.
 
     Raises:
         ValueError: it accepts none; the method's own message for the middle of the range.
     """
-    parameter = registry.get(name).budget_parameter
+    parameter = method.budget_parameter
     settings, refusals = [], []
     for value in values:
         try:
-            method = registry.make(name, **fixed, **({} if parameter is None else {parameter: value}))
-            per_layer = method.visual_tokens_per_layer(num_visual, num_layers)
+            made = method(**fixed, **({} if parameter is None else {parameter: value}))
+            per_layer = made.visual_tokens_per_layer(num_visual, num_layers)
         except ValueError as refusal:
             refusals.append(refusal)
             continue
-        settings.append(_Setting(value, mean_visual_tokens(per_layer), method))
+        settings.append(_Setting(value, mean_visual_tokens(per_layer), made))
     if not settings:
         raise refusals[len(refusals) // 2]
     return settings
