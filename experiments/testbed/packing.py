@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.testbed.questions import TRAINED, Question, balanced, caption
+from experiments.testbed.questions import TRAINED, TYPES, Question, balanced, caption
 from experiments.testbed.scenes import Scene, sample_scene
 from experiments.testbed.sentences import in_full
 from experiments.testbed.vocabulary import WORD_ID
@@ -125,6 +125,7 @@ def scene_for(ask: Callable[[Scene], list[Question]], rng: np.random.Generator) 
 def pack(scenes: list[Scene], layout: Layout, rng: np.random.Generator) -> Packed:
     """The blocks of each scene; all scenes get the same layout."""
     index = {name: i for i, name in enumerate(TRAINED)}
+    in_sentences = {name: share for name, share in layout.shares.items() if name in TYPES}
     tokens, labels, types = [], [], []
     for scene in scenes:
         blocks, kinds = [], []
@@ -132,7 +133,7 @@ def pack(scenes: list[Scene], layout: Layout, rng: np.random.Generator) -> Packe
             questions = draw_questions(scene, number, rng, shares)
             blocks += [_block(question, length) for question in questions] or [_empty(length)] * number
             kinds += [index[question.type] for question in questions] or [NOT_ASKED] * number
-        sentences = draw_questions(scene, layout.sentences, rng, layout.shares) if layout.sentences else []
+        sentences = draw_questions(scene, layout.sentences, rng, in_sentences) if layout.sentences else []
         blocks += [_block(in_full(question), SENTENCE_TOKENS) for question in sentences]
         blocks.append(_block(caption(scene), CAPTION_TOKENS))
         types.append(kinds)

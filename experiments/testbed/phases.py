@@ -57,7 +57,14 @@ CHAINS = Layout(
         Blocks(9, 20, {"chain": 30, "relay": 30, "follow": 40}),
     )
 )
-IN_SENTENCES = Layout(ALL_LOOKS.questions, sentences=2)
+STEPS = Layout(
+    (
+        Blocks(5, 10, SHORT),
+        Blocks(6, 15, {"relation": 15, "link": 20, "locate": 20, "without": 45}),
+        Blocks(11, 20, {"chain": 20, "relay": 20, "follow": 20, "gather": 40}),
+    )
+)
+IN_SENTENCES = Layout(STEPS.questions, sentences=2)
 
 
 class Phase(Protocol):

@@ -179,6 +179,35 @@ def follow(scene: Scene) -> list[Question]:
     return found
 
 
+def without(scene: Scene) -> list[Question]:
+    """Colour and cell of the other of two objects of a shape, one of which carries a character; only in training."""
+    found = []
+    for carrier in scene.items:
+        for other in _alike(carrier, "shape", scene) if carrier.character else []:
+            named, boxes = f"{other.shape} with no {carrier.character}", _boxes([carrier, other])
+            found.append(Question("without", f"what color is the {named} ?", other.colour, boxes))
+            if _clearly_placed(other):
+                found.append(Question("without", f"where is the {named} ?", cell(other), boxes))
+    return found
+
+
+def gather(scene: Scene) -> list[Question]:
+    """How many objects have the shape of the one that carries a character, of which colours; only in training."""
+    found = []
+    for carrier in scene.items:
+        if carrier.character:
+            named = f"with the shape of the object with {carrier.character}"
+            same = [item for item in scene.items if item.shape == carrier.shape]
+            if len(same) <= MOST_COUNTED:
+                found.append(Question("gather", f"how many objects {named} are there ?", str(len(same)), _boxes(same)))
+            for colour in sorted({item.colour for item in scene.items} - {carrier.colour}):
+                match = [item for item in same if item.colour == colour]
+                answer = "yes" if match else "no"
+                boxes = _boxes([carrier, *(match or same)])
+                found.append(Question("gather", f"is there a {colour} object {named} ?", answer, boxes))
+    return found
+
+
 def _alike(one: Item, by: str, scene: Scene) -> list[Item]:
     """The object, other than `one`, with the same `by`, if there is exactly one; else none."""
     same = [item for item in scene.items if item is not one and getattr(item, by) == getattr(one, by)]
@@ -205,7 +234,7 @@ TYPES: dict[str, Callable[[Scene], list[Question]]] = {
     "relay": relay,
 }
 # What is asked in training: those of the benchmark, and more about what the longest of them look for.
-TRAINED: dict[str, Callable[[Scene], list[Question]]] = TYPES | {"follow": follow}
+TRAINED: dict[str, Callable[[Scene], list[Question]]] = TYPES | {"follow": follow, "without": without, "gather": gather}
 SEVERAL_LOOKS = ("link", "locate", "chain", "relay")
 CAPTION_REQUEST = "describe the image ."
 

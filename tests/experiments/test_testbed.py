@@ -17,8 +17,8 @@ from experiments.testbed.descriptions import describe
 from experiments.testbed.facts import facts
 from experiments.testbed.loop import Schedule, run_phase
 from experiments.testbed.muon import BatchedMuon
-from experiments.testbed.phases import ALL_LOOKS, Words, llava_answer_loss, pixels_of, seen_in_part
-from experiments.testbed.questions import SEVERAL_LOOKS, TYPES, caption
+from experiments.testbed.phases import ALL_LOOKS, IN_SENTENCES, STEPS, Words, llava_answer_loss, pixels_of, seen_in_part
+from experiments.testbed.questions import SEVERAL_LOOKS, TRAINED, TYPES, caption
 from experiments.testbed.scenes import CANVAS, Item, Scene, render, sample_scene
 from experiments.testbed.sentences import in_full
 from experiments.testbed.vocabulary import GRID, PATCH, WORD_ID, build_processor
@@ -64,6 +64,27 @@ def test_answers_follow_from_the_scene(scene: Scene) -> None:
     assert caption(scene).answer == (
         "a large red circle with k , a small red square , a large blue circle with 4 , a blue dot"
     )
+
+
+def test_what_is_only_trained_follows_from_the_scene_and_is_not_in_the_benchmark(scene: Scene) -> None:
+    practised = {name: ask for name, ask in TRAINED.items() if name not in TYPES}
+    answers_of = {question.text: question.answer for ask in practised.values() for question in ask(scene)}
+    assert answers_of == {
+        "where is the object with the shape of the object with k ?": "top right",
+        "where is the object with the shape of the object with 4 ?": "top left",
+        "what character is on the object with the shape of the object with k ?": "4",
+        "what character is on the object with the shape of the object with 4 ?": "k",
+        "where is the object with the shape of the object with the color of the dot ?": "top left",
+        "what color is the circle with no k ?": "blue",
+        "where is the circle with no k ?": "top right",
+        "what color is the circle with no 4 ?": "red",
+        "where is the circle with no 4 ?": "top left",
+        "how many objects with the shape of the object with k are there ?": "2",
+        "how many objects with the shape of the object with 4 are there ?": "2",
+        "is there a blue object with the shape of the object with k ?": "yes",
+        "is there a red object with the shape of the object with 4 ?": "yes",
+    }
+    assert not set(benchmarks.load("scenes")["type"]) & practised.keys()
 
 
 def test_ambiguous_questions_are_not_asked(scene: Scene) -> None:
@@ -153,7 +174,7 @@ def test_a_packed_question_is_answered_as_if_asked_alone(scene: Scene) -> None:
     """The same logits for the answer, whatever else is in the sequence."""
     AttentionInterface.register("packed_questions", packing.packed_attention)
     model = build_model(0).eval()
-    layout = packing.Layout(ALL_LOOKS.questions, sentences=2)
+    layout = IN_SENTENCES
     packed = packing.pack([scene], layout, np.random.default_rng(0))
     visual = torch.randn(1, 30, model.config.text_config.hidden_size)
     language_model = model.model.language_model
@@ -179,8 +200,8 @@ def test_a_packed_question_is_answered_as_if_asked_alone(scene: Scene) -> None:
 def test_every_question_fits_its_blocks_and_scenes_can_be_asked_what_they_are_drawn_for() -> None:
     rng = np.random.default_rng(0)
     scenes = packing.draw_scenes(60, rng, SEVERAL_LOOKS)
-    types = packing.pack(scenes, ALL_LOOKS, rng).types
-    assert set(types.unique().tolist()) == {packing.NOT_ASKED, *range(len(TYPES))}
+    types = packing.pack(scenes, STEPS, rng).types
+    assert set(types.unique().tolist()) == {packing.NOT_ASKED, *range(len(TRAINED))}
     assert all(any(TYPES[name](scene) for name in SEVERAL_LOOKS) for scene in scenes)
 
 

@@ -32,7 +32,7 @@ _RC: dict[str, Any] = {
     "ytick.labelsize": 6.5,
     "legend.fontsize": 6,
     "legend.frameon": False,
-    "legend.handlelength": 2.0,
+    "legend.handlelength": 1.8,
     "legend.columnspacing": 1.0,
     "legend.handletextpad": 0.5,
     "legend.labelspacing": 0.35,
@@ -92,6 +92,9 @@ _FALLBACK_COLOURS = ("#1b7837", "#762a83", "#b35806", "#2166ac", "#8c510a", "#01
 _FALLBACK_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
 _REFERENCES_FIRST = ("full", "oracle", "oracle_inside", "random", "random_inside", "grid", "pool", "downsample")
 
+# Where a method prunes, by its line.
+_PLACES = {"-": "Before the LLM", "--": "Inside the LLM", "-.": "Both"}
+
 # Question types in the tables that stand for several or all types.
 GROUPS = {"all": "All questions", "several_looks": "Several looks"}
 
@@ -137,19 +140,52 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def grouped(methods: list[str]) -> dict[str, list[str]]:
+    """Methods by where they prune, in the order of `ordered`; groups without any are left out.
+
+    A method without a look of its own is in a group apart.
+    """
+    groups: dict[str, list[str]] = {group: [] for group in ("References", *_PLACES.values(), "Others")}
+    for method in ordered(methods):
+        place = _PLACES.get(str(_LOOKS[method].line), "Before the LLM") if method in _LOOKS else "Others"
+        groups["References" if method in _REFERENCES_FIRST else place].append(method)
+    return {group: members for group, members in groups.items() if members}
+
+
+def _rows(methods: list[str], columns: int) -> int:
+    """Rows of the legend without its headings: as few as so many columns allow, each group in columns of its own."""
+    sizes = [len(members) for members in grouped(methods).values()]
+    allowed, rows = max(columns, len(sizes)), 1
+    while sum(math.ceil(size / rows) for size in sizes) > allowed:
+        rows += 1
+    return rows
+
+
 def legend_height(methods: list[str], columns: int) -> float:
     """Inches that the legend of these methods takes above the panels."""
-    return 0.1 + 0.125 * math.ceil(len(methods) / columns)
+    return 0.1 + 0.125 * (_rows(methods, columns) + 1)
 
 
 def legend(figure: Figure, methods: list[str], columns: int) -> None:
-    """Legend of these methods above the panels, in at most so many columns and as few rows as that allows."""
-    looks = [look(method) for method in methods]
-    handles = [
-        Line2D([], [], color=one.colour, marker=one.marker, linestyle=one.line, label=one.label) for one in looks
-    ]
-    rows = math.ceil(len(methods) / columns)
-    figure.legend(handles=handles, loc="outside upper center", ncols=math.ceil(len(methods) / rows))
+    """Legend of these methods above the panels, grouped by where they prune, in about so many columns."""
+    rows = _rows(methods, columns)
+    handles: list[Line2D] = []
+    for group, members in grouped(methods).items():
+        for start in range(0, len(members), rows):
+            column = [_heading(group if start == 0 else "")]
+            for one in map(look, members[start : start + rows]):
+                column.append(Line2D([], [], color=one.colour, marker=one.marker, linestyle=one.line, label=one.label))
+            handles += column + [_heading("")] * (rows + 1 - len(column))
+    drawn = figure.legend(
+        handles=handles, loc="outside upper center", ncols=len(handles) // (rows + 1), columnspacing=0.6
+    )
+    for text, handle in zip(drawn.get_texts(), handles, strict=True):
+        if handle.get_marker() == "None" and handle.get_linestyle() == "None":
+            text.set(fontweight="bold", position=(0, 0))
+
+
+def _heading(text: str) -> Line2D:
+    return Line2D([], [], linestyle="None", marker="None", label=text or " ")
 
 
 def points(axes: Axes, method: str, x: pd.Series, rows: pd.DataFrame) -> None:
