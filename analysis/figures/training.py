@@ -10,32 +10,41 @@ from analysis.figures.shared import style
 
 INPUTS = ("training.csv",)
 _PHASES = {
-    "words": "Decoder on described patches,\none look",
+    "words": "Decoder, described patches: one look",
     "looks": "Several looks",
-    "chains": "The longest",
+    "chains": "The longest of them",
+    "steps": "And their steps",
     "vision": "Vision tower and projector",
     "joint": "All parts, on pixels",
 }
-_DESCRIBED = ("loss", "step", "seconds")
+_DESCRIBED = ("phase", "loss", "step", "seconds")
+_COLUMNS = 3
 
 
 def draw(results: Path) -> Figure:
-    """One panel a phase; a line for each measure that the phase logged.
+    """One panel a phase; a line for each measure that the phase logged, the same look in all panels.
 
     Args:
         results: folder with training.csv (phase, step, seconds, loss, and one column for each measure).
     """
     log = pd.read_csv(results / "training.csv")
-    figure = style.new_figure(style.PAGE_WIDTH, 3.0)
-    for axes, (phase, title) in zip(figure.subplots(1, len(_PHASES), sharey=True), _PHASES.items(), strict=True):
-        here = log[log["phase"] == phase].dropna(axis="columns", how="all").drop(columns="phase")
+    names = {name: name.removesuffix("_right").replace("_", " ") for name in log.columns if name not in _DESCRIBED}
+    order = list(dict.fromkeys(names.values()))
+    looks = {"palette": dict(zip(order, sns.husl_palette(len(order), l=0.5), strict=True)), "style_order": order}
+    rows = -(-len(_PHASES) // _COLUMNS)
+    figure = style.new_figure(style.PAGE_WIDTH, 1.7 * rows + 0.6)
+    grid = figure.subplots(rows, _COLUMNS, sharey=True)
+    for axes, (phase, title) in zip(grid.flat, _PHASES.items(), strict=True):
+        here = log[log["phase"] == phase].dropna(axis="columns", how="all")
         # What `vision` has its own panel for is not drawn again.
-        measures = [name for name in here.columns if name not in _DESCRIBED]
-        if phase == "joint":
-            measures = [name for name in measures if not name.endswith("_right")]
+        measures = [name for name in names if name in here and (phase == "vision" or not name.endswith("_right"))]
         tidy = here.melt("step", measures, var_name="measure", value_name="right")
-        tidy["measure"] = tidy["measure"].str.removesuffix("_right").str.replace("_", " ")
-        sns.lineplot(tidy, x="step", y="right", hue="measure", style="measure", palette="colorblind", lw=0.9, ax=axes)
+        tidy["measure"] = tidy["measure"].map(names)
+        sns.lineplot(tidy, x="step", y="right", hue="measure", style="measure", lw=0.9, ax=axes, legend=True, **looks)
         axes.set(title=title, xlabel="Step", ylabel="Share right", ylim=(0, 1.02))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3)
+        axes.get_legend().remove()
+    shown = {
+        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=8)
     return figure

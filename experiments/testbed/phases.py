@@ -64,7 +64,14 @@ STEPS = Layout(
         Blocks(11, 20, {"chain": 20, "relay": 20, "follow": 20, "gather": 40}),
     )
 )
-IN_SENTENCES = Layout(STEPS.questions, sentences=2)
+ALL_STEPS = Layout(
+    (
+        Blocks(5, 10, SHORT),
+        Blocks(5, 15, {"relation": 20, "link": 25, "locate": 25, "without": 30}),
+        Blocks(12, 20, {"chain": 20, "relay": 25, "follow": 20, "gather": 10, "turn": 25}),
+    )
+)
+IN_SENTENCES = Layout(ALL_STEPS.questions, sentences=2)
 
 
 class Phase(Protocol):

@@ -17,7 +17,7 @@ from experiments.testbed.descriptions import describe
 from experiments.testbed.facts import facts
 from experiments.testbed.loop import Schedule, run_phase
 from experiments.testbed.muon import BatchedMuon
-from experiments.testbed.phases import ALL_LOOKS, IN_SENTENCES, STEPS, Words, llava_answer_loss, pixels_of, seen_in_part
+from experiments.testbed.phases import ALL_LOOKS, IN_SENTENCES, Words, llava_answer_loss, pixels_of, seen_in_part
 from experiments.testbed.questions import SEVERAL_LOOKS, TRAINED, TYPES, caption
 from experiments.testbed.scenes import CANVAS, Item, Scene, render, sample_scene
 from experiments.testbed.sentences import in_full
@@ -81,6 +81,9 @@ def test_what_is_only_trained_follows_from_the_scene_and_is_not_in_the_benchmark
         "where is the circle with no 4 ?": "top left",
         "how many objects with the shape of the object with k are there ?": "2",
         "how many objects with the shape of the object with 4 are there ?": "2",
+        "what color is the circle with no color of the dot ?": "red",
+        "where is the circle with no color of the dot ?": "top left",
+        "how many objects with the shape of the object with the color of the dot are there ?": "2",
         "is there a blue object with the shape of the object with k ?": "yes",
         "is there a red object with the shape of the object with 4 ?": "yes",
     }
@@ -200,7 +203,7 @@ def test_a_packed_question_is_answered_as_if_asked_alone(scene: Scene) -> None:
 def test_every_question_fits_its_blocks_and_scenes_can_be_asked_what_they_are_drawn_for() -> None:
     rng = np.random.default_rng(0)
     scenes = packing.draw_scenes(60, rng, SEVERAL_LOOKS)
-    types = packing.pack(scenes, STEPS, rng).types
+    types = packing.pack(scenes, IN_SENTENCES, rng).types
     assert set(types.unique().tolist()) == {packing.NOT_ASKED, *range(len(TRAINED))}
     assert all(any(TYPES[name](scene) for name in SEVERAL_LOOKS) for scene in scenes)
 
