@@ -46,7 +46,8 @@ def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForCondi
     run(Words(model, "steps", STEPS, ("chain", "relay")), rate=4e-4, matrix_rate=0.006, decay_share=0.5)
     grow(model, *after_looks)
     run(Vision(model), rate=1.5e-3, matrix_rate=0.02)
-    run(Joint(model), rate=3e-4, matrix_rate=0.004, decay_share=0.5)
+    # Gently: what is new of the decoder stands in front of all that it has learned.
+    run(Joint(model), rate=1.5e-4, matrix_rate=0.001, decay_share=0.5)
     return model, pd.concat(logs, ignore_index=True)
 
 

@@ -120,3 +120,12 @@ def test_every_figure_is_shown() -> None:
 def test_every_notebook_is_listed() -> None:
     listed = text_of(ROOT / "docs/notebooks.md")
     assert [path.name for path in (ROOT / "notebooks").glob("*.ipynb") if path.name not in listed] == []
+
+
+def test_every_column_of_a_result_is_described() -> None:
+    described = set(CODE.findall(text_of(ROOT / "results/README.md")))
+    types = {"existence", "attribute", "relation", "counting", "reading", "carrier", "small_object", "where", "link"}
+    types |= {"locate", "chain", "relay", "follow", "without", "gather"}
+    for table in sorted([*(ROOT / "results").glob("*.csv"), *(ROOT / "results/ablation").glob("*.csv")]):
+        columns = set(table.read_text(encoding="utf-8").partition("\n")[0].split(","))
+        assert columns - types <= described, f"results/README.md lacks columns of {table.relative_to(ROOT)}"

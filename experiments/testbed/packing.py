@@ -67,6 +67,12 @@ class Layout:
         """Position of each packed token within its own block, int64 `[tokens]`."""
         return torch.cat([torch.arange(length).repeat(number) for number, length in self.spans])
 
+    def weights(self, of_sentences: float) -> Tensor:
+        """A weight for each packed token: 1, but for those of sentences; float32 `[tokens]`."""
+        each = [1.0] * len(self.questions) + [of_sentences, 1.0]
+        spans = zip(each, self.spans, strict=True)
+        return torch.cat([torch.full((number * length,), weight) for weight, (number, length) in spans])
+
 
 @dataclass(frozen=True)
 class Packed:

@@ -64,14 +64,10 @@ STEPS = Layout(
         Blocks(11, 20, {"chain": 20, "relay": 20, "follow": 20, "gather": 40}),
     )
 )
-ALL_STEPS = Layout(
-    (
-        Blocks(5, 10, SHORT),
-        Blocks(5, 15, {"relation": 20, "link": 25, "locate": 25, "without": 30}),
-        Blocks(12, 20, {"chain": 20, "relay": 25, "follow": 20, "gather": 10, "turn": 25}),
-    )
-)
-IN_SENTENCES = Layout(ALL_STEPS.questions, sentences=2)
+IN_SENTENCES = Layout(STEPS.questions, sentences=2)
+# Of a token of a full sentence in the loss. They are new to the decoder in `joint`, and at full weight it forgets, to
+# learn their form, how to find things.
+SENTENCE_WEIGHT = 0.1
 
 
 class Phase(Protocol):
@@ -138,7 +134,11 @@ def answer_loss(
         inputs_embeds=inputs, position_ids=positions, use_cache=False, layout=layout, seen_BP=seen_BP
     ).last_hidden_state
     logits = model.lm_head(hidden[:, prefix_BPD.shape[1] :]).float()
-    loss = functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=packing.IGNORED)
+    losses_BT = functional.cross_entropy(
+        logits.transpose(1, 2), batch["labels"], ignore_index=packing.IGNORED, reduction="none"
+    )
+    weights_BT = (batch["labels"] != packing.IGNORED) * layout.weights(SENTENCE_WEIGHT).to(losses_BT.device)
+    loss = (losses_BT * weights_BT).sum() / weights_BT.sum()
     wrong = (logits.argmax(-1) != batch["labels"]) & (batch["labels"] != packing.IGNORED)
     return loss, right_by_type(wrong, batch["types"], layout)
 

@@ -17,9 +17,9 @@ from experiments.testbed import packing
 from experiments.testbed.architecture_qwen import WINDOW
 from experiments.testbed.packing import Layout
 from experiments.testbed.phases import (
-    ALL_STEPS,
     IN_PART,
     PRESENCE,
+    STEPS,
     Batch,
     Measures,
     answer_loss,
@@ -165,7 +165,7 @@ class Joint:
 
     model: Qwen2_5_VLForConditionalGeneration
     batch_size: int = 16
-    layout: Layout = ALL_STEPS
+    layout: Layout = STEPS
     name: str = "joint"
 
     def draw(self, rng: np.random.Generator) -> Batch:

@@ -208,22 +208,6 @@ def gather(scene: Scene) -> list[Question]:
     return found
 
 
-def turn(scene: Scene) -> list[Question]:
-    """As `without` and `gather`, for the object with the dot's colour in place of that with a character."""
-    found = []
-    for item in _alike(scene.dot, "colour", scene):
-        same = [other for other in scene.items if other.shape == item.shape]
-        if len(same) <= MOST_COUNTED:
-            text = f"how many objects with the shape of the {OF_THE_DOT} are there ?"
-            found.append(Question("turn", text, str(len(same)), _boxes([scene.dot, *same])))
-        for other in _alike(item, "shape", scene):
-            named, boxes = f"{other.shape} with no color of the dot", _boxes([scene.dot, item, other])
-            found.append(Question("turn", f"what color is the {named} ?", other.colour, boxes))
-            if _clearly_placed(other):
-                found.append(Question("turn", f"where is the {named} ?", cell(other), boxes))
-    return found
-
-
 def _alike(one: Item, by: str, scene: Scene) -> list[Item]:
     """The object, other than `one`, with the same `by`, if there is exactly one; else none."""
     same = [item for item in scene.items if item is not one and getattr(item, by) == getattr(one, by)]
@@ -250,12 +234,7 @@ TYPES: dict[str, Callable[[Scene], list[Question]]] = {
     "relay": relay,
 }
 # What is asked in training: those of the benchmark, and more about what the longest of them look for.
-TRAINED: dict[str, Callable[[Scene], list[Question]]] = TYPES | {
-    "follow": follow,
-    "without": without,
-    "gather": gather,
-    "turn": turn,
-}
+TRAINED: dict[str, Callable[[Scene], list[Question]]] = TYPES | {"follow": follow, "without": without, "gather": gather}
 SEVERAL_LOOKS = ("link", "locate", "chain", "relay")
 CAPTION_REQUEST = "describe the image ."
 

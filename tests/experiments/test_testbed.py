@@ -81,9 +81,6 @@ def test_what_is_only_trained_follows_from_the_scene_and_is_not_in_the_benchmark
         "where is the circle with no 4 ?": "top left",
         "how many objects with the shape of the object with k are there ?": "2",
         "how many objects with the shape of the object with 4 are there ?": "2",
-        "what color is the circle with no color of the dot ?": "red",
-        "where is the circle with no color of the dot ?": "top left",
-        "how many objects with the shape of the object with the color of the dot are there ?": "2",
         "is there a blue object with the shape of the object with k ?": "yes",
         "is there a red object with the shape of the object with 4 ?": "yes",
     }
