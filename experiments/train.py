@@ -34,8 +34,8 @@ def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForCondi
     model.model.vision_tower.set_attn_implementation("eager" if device.type == "cpu" else "sdpa")
     logs = []
 
-    def run(phase: Phase, rate: float, matrix_rate: float, decay_share: float = 0.4) -> None:
-        schedule = Schedule(steps[phase.name], rate, matrix_rate, decay_share=decay_share)
+    def run(phase: Phase, rate: float, matrix_rate: float, decay_share: float = 0.4, warm_up: int = 100) -> None:
+        schedule = Schedule(steps[phase.name], rate, matrix_rate, warm_up, decay_share)
         logs.append(run_phase(phase, schedule, seed, device, folder))
 
     before_looks, after_looks = GROWTH
@@ -46,8 +46,7 @@ def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForCondi
     run(Words(model, "steps", STEPS, ("chain", "relay")), rate=4e-4, matrix_rate=0.006, decay_share=0.5)
     grow(model, *after_looks)
     run(Vision(model), rate=1.5e-3, matrix_rate=0.02)
-    # Gently: what is new of the decoder stands in front of all that it has learned.
-    run(Joint(model), rate=1.5e-4, matrix_rate=0.001, decay_share=0.5)
+    run(Joint(model), rate=3e-4, matrix_rate=0.002, decay_share=0.5, warm_up=20)
     return model, pd.concat(logs, ignore_index=True)
 
 

@@ -8,7 +8,13 @@ whose first layers read the question and whose last ones barely look.
 import copy
 
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from experiments.testbed.scenes import CANVAS
 from experiments.testbed.vocabulary import PATCH, WORD_ID, WORDS
@@ -18,7 +24,7 @@ HEADS = 4
 VISION_LAYERS = 5
 FIRST_LAYERS = 4  # of the decoder, before it grows
 # Layers that it grows in front of all others and behind them: before `looks`, and after.
-GROWTH = ((4, 0), (6, 2))
+GROWTH = ((4, 0), (7, 1))
 DECODER_LAYERS = FIRST_LAYERS + sum(in_front + behind for in_front, behind in GROWTH)
 
 
@@ -65,6 +71,12 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlavaForConditionalGeneration(build_config())
+
+
+def learned_layers(model: LlavaForConditionalGeneration | Qwen2_5_VLForConditionalGeneration) -> list[torch.nn.Module]:
+    """The decoder layers that are not the identity, as growing leaves them."""
+    layers = model.model.language_model.layers
+    return [layer for layer in layers if layer.self_attn.o_proj.weight.any() or layer.mlp.down_proj.weight.any()]
 
 
 def grow(model: LlavaForConditionalGeneration, in_front: int, behind: int) -> None:

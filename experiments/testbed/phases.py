@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, Qwen2_5_VLForConditionalGeneration
 
 from experiments.testbed import packing
+from experiments.testbed.architecture import learned_layers
 from experiments.testbed.descriptions import GROUPS, NOTHING, describe, embed, stack
 from experiments.testbed.packing import Blocks, Layout
 from experiments.testbed.questions import TRAINED
@@ -30,7 +31,7 @@ Measures = dict[str, Tensor]
 Answering = LlavaForConditionalGeneration | Qwen2_5_VLForConditionalGeneration
 PRESENCE = len(SHAPES) * len(COLOURS) + len(CHARACTERS) + len(COLOURS)
 PATCHES = GRID * GRID
-IN_PART = 0.35  # share of the images in the phase `joint`
+IN_PART = 0.4  # share of the images in the phase `joint`
 
 # What is learned last is asked most.
 SHORT = {
@@ -67,7 +68,7 @@ STEPS = Layout(
 IN_SENTENCES = Layout(STEPS.questions, sentences=2)
 # Of a token of a full sentence in the loss. They are new to the decoder in `joint`, and at full weight it forgets, to
 # learn their form, how to find things.
-SENTENCE_WEIGHT = 0.1
+SENTENCE_WEIGHT = 0.3
 
 
 class Phase(Protocol):
@@ -290,9 +291,20 @@ def describe_loss(projected_BND: Tensor, batch: Batch, table_VD: Tensor, sharpne
     return loss, measures
 
 
+def trained_parts(model: Answering) -> list[tuple[str, nn.Parameter]]:
+    """All parameters but the word table and the layers that are the identity.
+
+    Those in front act on embeddings of a small norm: an update of the usual size there moves all that the layers behind
+    them look for.
+    """
+    learned = {id(parameter) for layer in learned_layers(model) for parameter in layer.parameters()}
+    idle = {id(p) for layer in model.model.language_model.layers for p in layer.parameters()} - learned
+    return [(n, p) for n, p in model.named_parameters() if "embed_tokens" not in n and id(p) not in idle]
+
+
 @dataclass
 class Joint:
-    """Everything but the word table, on pixels."""
+    """All that was learned but the word table, on pixels. Layers that are the identity stay so: see `trained_parts`."""
 
     model: LlavaForConditionalGeneration
     batch_size: int = 16
@@ -315,7 +327,7 @@ class Joint:
         return answering + 0.1 * dense, measures | answered
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return [(n, p) for n, p in self.model.named_parameters() if "embed_tokens" not in n]
+        return trained_parts(self.model)
 
     def layers(self) -> list[nn.Module]:
         return [*self.model.model.vision_tower.encoder.layers, *self.model.model.language_model.layers]

@@ -28,6 +28,7 @@ from experiments.testbed.phases import (
     packed,
     presence,
     seen_in_part,
+    trained_parts,
 )
 from experiments.testbed.scenes import CANVAS, Scene, render, sample_scene
 from experiments.testbed.vocabulary import QWEN_MERGE, QWEN_PATCH, QWEN_WORD_ID, build_qwen_processor
@@ -161,7 +162,7 @@ class Vision:
 
 @dataclass
 class Joint:
-    """Everything but the word table, on pixels."""
+    """All that was learned but the word table, on pixels."""
 
     model: Qwen2_5_VLForConditionalGeneration
     batch_size: int = 16
@@ -183,7 +184,7 @@ class Joint:
         return answering + 0.1 * dense, measures | answered
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return [(n, p) for n, p in self.model.named_parameters() if "embed_tokens" not in n]
+        return trained_parts(self.model)
 
     def layers(self) -> list[nn.Module]:
         return [*self.model.model.visual.blocks, *self.model.model.language_model.layers]

@@ -12,12 +12,20 @@ from transformers import AttentionInterface
 from experiments import scenes
 from experiments.asking import answers, benchmarks, models
 from experiments.testbed import packing
-from experiments.testbed.architecture import DECODER_LAYERS, GROWTH, build_model, grow
+from experiments.testbed.architecture import DECODER_LAYERS, FIRST_LAYERS, GROWTH, build_model, grow
 from experiments.testbed.descriptions import describe
 from experiments.testbed.facts import facts
 from experiments.testbed.loop import Schedule, run_phase
 from experiments.testbed.muon import BatchedMuon
-from experiments.testbed.phases import ALL_LOOKS, IN_SENTENCES, Words, llava_answer_loss, pixels_of, seen_in_part
+from experiments.testbed.phases import (
+    ALL_LOOKS,
+    IN_SENTENCES,
+    Words,
+    llava_answer_loss,
+    pixels_of,
+    seen_in_part,
+    trained_parts,
+)
 from experiments.testbed.questions import SEVERAL_LOOKS, TRAINED, TYPES, caption
 from experiments.testbed.scenes import CANVAS, Item, Scene, render, sample_scene
 from experiments.testbed.sentences import in_full
@@ -250,6 +258,16 @@ def test_growing_changes_no_output() -> None:
     model.model.language_model(tokens).last_hidden_state.sum().backward()
     for layer in layers:
         assert layer.self_attn.o_proj.weight.grad.abs().sum() > 0
+
+
+def test_layers_that_are_the_identity_are_not_trained_further() -> None:
+    model = build_model(0)
+    for in_front, behind in GROWTH:
+        grow(model, in_front, behind)
+    trained = {name.split(".")[3] for name, _ in trained_parts(model) if "language_model.layers" in name}
+    in_front = sum(pair[0] for pair in GROWTH)
+    assert trained == {str(in_front + layer) for layer in range(FIRST_LAYERS)}
+    assert not any("embed_tokens" in name for name, _ in trained_parts(model))
 
 
 def test_batched_muon_takes_the_steps_of_torchs() -> None:
