@@ -1,6 +1,6 @@
 """Train the embedded model: `python -m experiments.train`. A frozen stage; `make train` runs it.
 
-Six phases (see experiments/testbed/phases.py), each resumable from its checkpoint, on a GPU where there is one.
+Five phases (see experiments/testbed/phases.py), each resumable from its checkpoint, on a GPU where there is one.
 Writes data/models/scenes-llava and results/training.csv.
 """
 
@@ -15,7 +15,7 @@ from experiments.parameters.load import Parameters
 from experiments.testbed.architecture import GROWTH, build_model, grow
 from experiments.testbed.loop import Schedule, run_phase
 from experiments.testbed.packing import packed_attention
-from experiments.testbed.phases import ALL_LOOKS, CHAINS, ONE_LOOK, STEPS, Joint, Phase, Vision, Words
+from experiments.testbed.phases import ALL_LOOKS, CHAINS, ONE_LOOK, STEPS, Phase, Vision, Words
 from experiments.testbed.questions import SEVERAL_LOOKS
 from experiments.testbed.saving import LLAVA, PACKED, save_model, write_log
 from experiments.testbed.vocabulary import build_processor
@@ -34,8 +34,8 @@ def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForCondi
     model.model.vision_tower.set_attn_implementation("eager" if device.type == "cpu" else "sdpa")
     logs = []
 
-    def run(phase: Phase, rate: float, matrix_rate: float, decay_share: float = 0.4, warm_up: int = 100) -> None:
-        schedule = Schedule(steps[phase.name], rate, matrix_rate, warm_up, decay_share)
+    def run(phase: Phase, rate: float, matrix_rate: float, decay_share: float = 0.4) -> None:
+        schedule = Schedule(steps[phase.name], rate, matrix_rate, decay_share=decay_share)
         logs.append(run_phase(phase, schedule, seed, device, folder))
 
     before_looks, after_looks = GROWTH
@@ -46,7 +46,6 @@ def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForCondi
     run(Words(model, "steps", STEPS, ("chain", "relay")), rate=4e-4, matrix_rate=0.006, decay_share=0.5)
     grow(model, *after_looks)
     run(Vision(model), rate=1.5e-3, matrix_rate=0.02)
-    run(Joint(model), rate=3e-4, matrix_rate=0.002, decay_share=0.5, warm_up=20)
     return model, pd.concat(logs, ignore_index=True)
 
 

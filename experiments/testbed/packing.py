@@ -156,18 +156,16 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float,
     layout: Layout | None = None,
-    seen_BP: Tensor | None = None,
     **unused: object,
 ) -> tuple[Tensor, None]:
     """Attention in which each block sees the prefix and itself, causally: O(S x (prefix + block)) instead of O(S x S).
 
     An attention function for transformers' AttentionInterface. The blocks of `layout` end the sequence; without one it
-    is plain causal attention. Where `seen_BP`, bool, is False nothing sees that token of the prefix. Returns
-    [B, S, H, d].
+    is plain causal attention. Returns [B, S, H, d].
     """
     spans = [] if layout is None else [(number, length) for number, length in layout.spans if number]
     prefix = query_BHSd.shape[2] - (0 if layout is None else layout.tokens)
-    shared = Shared(key_BHSd[:, :, :prefix], value_BHSd[:, :, :prefix], seen_BP)
+    shared = Shared(key_BHSd[:, :, :prefix], value_BHSd[:, :, :prefix])
     parts = [_causal(query_BHSd[:, :, :prefix], shared, scaling)]
     start = prefix
     for number, length in spans:
@@ -179,16 +177,14 @@ def packed_attention(
 
 
 class Shared(NamedTuple):
-    """Keys and values of the prefix, and which of them are seen, bool [B, P] (None: all)."""
+    """Keys and values of the prefix."""
 
     key_BHPd: Tensor
     value_BHPd: Tensor
-    seen_BP: Tensor | None
 
     def scores(self, query_BHTd: Tensor) -> Tensor:
-        """[B, H, T, P], the least possible where nothing is seen."""
-        scores = query_BHTd @ self.key_BHPd.transpose(-1, -2)
-        return scores if self.seen_BP is None else _hide(scores, ~self.seen_BP[:, None, None])
+        """[B, H, T, P]"""
+        return query_BHTd @ self.key_BHPd.transpose(-1, -2)
 
 
 def _hide(scores: Tensor, hidden: Tensor) -> Tensor:

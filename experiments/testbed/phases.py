@@ -6,7 +6,7 @@ again. `vision`: the tower and the projector learn to describe
 patches in the decoder's words, and [CLS] to name what is in the image. `joint`: all of it, on pixels. A phase draws
 batches (in worker processes) and turns a batch into a loss and the measures that are logged.
 
-In `joint` some images are seen in part: of as many patches as chance says, and of those that chance says.
+Every image is whole, and no loss looks at attention: nothing here prepares the model for pruning.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, Qwen2_5_VLForConditionalGeneration
 
 from experiments.testbed import packing
-from experiments.testbed.architecture import learned_layers
 from experiments.testbed.descriptions import GROUPS, NOTHING, describe, embed, stack
 from experiments.testbed.packing import Blocks, Layout
 from experiments.testbed.questions import TRAINED
@@ -31,7 +30,6 @@ Measures = dict[str, Tensor]
 Answering = LlavaForConditionalGeneration | Qwen2_5_VLForConditionalGeneration
 PRESENCE = len(SHAPES) * len(COLOURS) + len(CHARACTERS) + len(COLOURS)
 PATCHES = GRID * GRID
-IN_PART = 0.4  # share of the images in the phase `joint`
 
 # What is learned last is asked most.
 SHORT = {
@@ -65,10 +63,6 @@ STEPS = Layout(
         Blocks(11, 20, {"chain": 20, "relay": 20, "follow": 20, "gather": 40}),
     )
 )
-IN_SENTENCES = Layout(STEPS.questions, sentences=2)
-# Of a token of a full sentence in the loss. They are new to the decoder in `joint`, and at full weight it forgets, to
-# learn their form, how to find things.
-SENTENCE_WEIGHT = 0.3
 
 
 class Phase(Protocol):
@@ -106,40 +100,21 @@ def packed(scenes: list[Scene], layout: Layout, rng: np.random.Generator) -> Bat
     }
 
 
-def seen_in_part(images: int, patches: int, share: float, rng: np.random.Generator) -> Batch:
-    """Which patches of each image are seen, and where positions close up around those that are not.
-
-    `seen` bool [B, N]: most images whole, of a `share` of them 1 to N patches, number and choice uniformly random.
-    `repacked` bool [B].
-    """
-    count = np.where(rng.random(images) < share, rng.integers(1, patches + 1, images), patches)
-    place = rng.random((images, patches)).argsort(1).argsort(1)
-    return {
-        "seen": torch.from_numpy(place < count[:, None]),
-        "repacked": torch.from_numpy(rng.random(images) < 0.5),
-    }
-
-
 def answer_loss(
-    model: Answering, prefix_BPD: Tensor, positions: Tensor, seen_BP: Tensor, batch: Batch, layout: Layout
+    model: Answering, prefix_BPD: Tensor, positions: Tensor, batch: Batch, layout: Layout
 ) -> tuple[Tensor, Measures]:
     """Cross-entropy of the packed answers behind an embedded prefix, which holds the visual tokens.
 
-    `positions`, int64 [..., B, P + T], are those of the prefix and of the packed text. Of the prefix nothing sees what
-    is False in `seen_BP`.
+    `positions`, int64 [..., B, P + T], are those of the prefix and of the packed text.
     """
     language_model = model.model.language_model
     text = language_model.embed_tokens(batch["tokens"])
     inputs = torch.cat([prefix_BPD.to(text.dtype), text], 1)
     hidden = language_model(
-        inputs_embeds=inputs, position_ids=positions, use_cache=False, layout=layout, seen_BP=seen_BP
+        inputs_embeds=inputs, position_ids=positions, use_cache=False, layout=layout
     ).last_hidden_state
     logits = model.lm_head(hidden[:, prefix_BPD.shape[1] :]).float()
-    losses_BT = functional.cross_entropy(
-        logits.transpose(1, 2), batch["labels"], ignore_index=packing.IGNORED, reduction="none"
-    )
-    weights_BT = (batch["labels"] != packing.IGNORED) * layout.weights(SENTENCE_WEIGHT).to(losses_BT.device)
-    loss = (losses_BT * weights_BT).sum() / weights_BT.sum()
+    loss = functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=packing.IGNORED)
     wrong = (logits.argmax(-1) != batch["labels"]) & (batch["labels"] != packing.IGNORED)
     return loss, right_by_type(wrong, batch["types"], layout)
 
@@ -149,16 +124,11 @@ def llava_answer_loss(
 ) -> tuple[Tensor, Measures]:
     """`answer_loss` given the visual tokens, behind the head of LLaVA's prompt."""
     size, device = len(visual_BND), visual_BND.device
-    seen_BN = batch["seen"]
     head = torch.tensor(packing.PROMPT_HEAD, device=device).expand(size, -1)
     prefix = torch.cat([model.model.language_model.embed_tokens(head), visual_BND], 1)
-    repacked = batch["repacked"][:, None]
-    visual_at = torch.where(repacked, seen_BN.cumsum(1) - 1, torch.arange(PATCHES, device=device))
-    text_at = torch.where(repacked, seen_BN.sum(1, keepdim=True), PATCHES) + layout.offsets.to(device)
-    head_at = torch.arange(len(packing.PROMPT_HEAD), device=device).expand(size, -1)
-    behind = torch.cat([visual_at, text_at], 1) + len(packing.PROMPT_HEAD)
-    seen_BP = torch.cat([torch.ones_like(head, dtype=torch.bool), seen_BN], 1)
-    return answer_loss(model, prefix, torch.cat([head_at, behind], 1), seen_BP, batch, layout)
+    behind = prefix.shape[1] + layout.offsets.to(device)
+    positions = torch.cat([torch.arange(prefix.shape[1], device=device), behind]).expand(size, -1)
+    return answer_loss(model, prefix, positions, batch, layout)
 
 
 def right_by_type(wrong_BT: Tensor, types_BQ: Tensor, layout: Layout) -> Measures:
@@ -195,8 +165,7 @@ class Words:
 
     def draw(self, rng: np.random.Generator) -> Batch:
         scenes = packing.draw_scenes(self.batch_size, rng, self.asked)
-        shown = described(scenes) | packed(scenes, self.layout, rng)
-        return shown | seen_in_part(len(scenes), PATCHES, 0, rng)
+        return described(scenes) | packed(scenes, self.layout, rng)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         table = self.model.model.language_model.embed_tokens.weight.detach()
@@ -289,45 +258,3 @@ def describe_loss(projected_BND: Tensor, batch: Batch, table_VD: Tensor, sharpne
         asked = foreground & (target_in_group > 0)
         measures[f"{group}_right"] = ((logits.argmax(-1) == target_in_group) & asked).sum() / asked.sum()
     return loss, measures
-
-
-def trained_parts(model: Answering) -> list[tuple[str, nn.Parameter]]:
-    """All parameters but the word table and the layers that are the identity.
-
-    Those in front act on embeddings of a small norm: an update of the usual size there moves all that the layers behind
-    them look for.
-    """
-    learned = {id(parameter) for layer in learned_layers(model) for parameter in layer.parameters()}
-    idle = {id(p) for layer in model.model.language_model.layers for p in layer.parameters()} - learned
-    return [(n, p) for n, p in model.named_parameters() if "embed_tokens" not in n and id(p) not in idle]
-
-
-@dataclass
-class Joint:
-    """All that was learned but the word table, on pixels. Layers that are the identity stay so: see `trained_parts`."""
-
-    model: LlavaForConditionalGeneration
-    batch_size: int = 16
-    layout: Layout = IN_SENTENCES
-    name: str = "joint"
-
-    def draw(self, rng: np.random.Generator) -> Batch:
-        scenes = packing.draw_scenes(self.batch_size, rng, list(self.layout.shares))
-        batch = described(scenes) | packed(scenes, self.layout, rng)
-        batch |= seen_in_part(len(scenes), PATCHES, IN_PART, rng)
-        return batch | {"pixels": pixels_of(scenes)}
-
-    def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
-        model = self.model.model
-        hidden = model.vision_tower(batch["pixels"], output_hidden_states=True).hidden_states
-        projected = model.multi_modal_projector(hidden[self.model.config.vision_feature_layer][:, 1:])
-        table = model.language_model.embed_tokens.weight.detach().float()
-        dense, measures = describe_loss(projected.float(), batch, table, 8.0)
-        answering, answered = llava_answer_loss(self.model, projected, batch, self.layout)
-        return answering + 0.1 * dense, measures | answered
-
-    def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return trained_parts(self.model)
-
-    def layers(self) -> list[nn.Module]:
-        return [*self.model.model.vision_tower.encoder.layers, *self.model.model.language_model.layers]

@@ -14,10 +14,10 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from experiments.testbed import packing
+from experiments.testbed.architecture import learned_layers
 from experiments.testbed.architecture_qwen import WINDOW
 from experiments.testbed.packing import Layout
 from experiments.testbed.phases import (
-    IN_PART,
     PRESENCE,
     STEPS,
     Batch,
@@ -27,8 +27,6 @@ from experiments.testbed.phases import (
     described,
     packed,
     presence,
-    seen_in_part,
-    trained_parts,
 )
 from experiments.testbed.scenes import CANVAS, Scene, render, sample_scene
 from experiments.testbed.vocabulary import QWEN_MERGE, QWEN_PATCH, QWEN_WORD_ID, build_qwen_processor
@@ -95,16 +93,10 @@ def encode(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> tuple[Ten
     return seen.pooler_output.unflatten(0, (images, -1)), before_merger.unflatten(0, (images, -1))
 
 
-def prompt(
-    model: Qwen2_5_VLForConditionalGeneration, visual_BND: Tensor, seen_BN: Tensor, layout: Layout
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What stands in front of the packed questions.
-
-    Embedded [B, P, D], the positions of all of it [3, B, P + T], and what of the prefix is seen, bool [B, P]. Visual
-    tokens keep their own (time, row, column) also where some are not seen: with mRoPE pruning moves nothing.
-    """
-    size, tokens = seen_BN.shape
-    device, grid = seen_BN.device, round(tokens**0.5)
+def prompt(model: Qwen2_5_VLForConditionalGeneration, visual_BND: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """What stands in front of the packed questions, embedded [B, P, D], and the positions of all [3, B, P + T]."""
+    size, tokens, _ = visual_BND.shape
+    device, grid = visual_BND.device, round(tokens**0.5)
     ends = torch.tensor([QWEN_WORD_ID[word] for word in (*PROMPT_HEAD, *PROMPT_TAIL)], device=device).expand(size, -1)
     ends_BED = model.model.language_model.embed_tokens(ends)
     start = len(PROMPT_HEAD)
@@ -115,8 +107,7 @@ def prompt(
     text_at = (start + grid + behind).expand(3, -1)
     head_at = torch.arange(start, device=device).expand(3, -1)
     positions = torch.cat([head_at, visual_at, text_at], 1)[:, None].expand(3, size, -1)
-    always = torch.ones(size, len(PROMPT_HEAD) + len(PROMPT_TAIL), dtype=torch.bool, device=device)
-    return prefix, positions, torch.cat([always[:, :start], seen_BN, always[:, start:]], 1)
+    return prefix, positions
 
 
 def _word_table(model: Qwen2_5_VLForConditionalGeneration) -> Tensor:
@@ -162,7 +153,11 @@ class Vision:
 
 @dataclass
 class Joint:
-    """All that was learned but the word table, on pixels."""
+    """All that was learned but the word table, on pixels.
+
+    The decoder's layers that are the identity stay so: those in front act on embeddings of a small norm, and an update
+    of the usual size there moves all that the layers behind them look for.
+    """
 
     model: Qwen2_5_VLForConditionalGeneration
     batch_size: int = 16
@@ -173,18 +168,19 @@ class Joint:
         side = RESOLUTIONS[int(rng.integers(len(RESOLUTIONS)))]
         scenes = packing.draw_scenes(self.batch_size, rng, list(self.layout.shares))
         shown = described(scenes, side // TOKEN) | pictures(scenes, side)
-        part = seen_in_part(len(scenes), (side // TOKEN) ** 2, IN_PART, rng)
-        return shown | packed(scenes, self.layout, rng) | part
+        return shown | packed(scenes, self.layout, rng)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         projected, _ = encode(self.model, batch)
         dense, measures = describe_loss(projected.float(), batch, _word_table(self.model), 8.0)
-        prefix, positions, seen_BP = prompt(self.model, projected, batch["seen"], self.layout)
-        answering, answered = answer_loss(self.model, prefix, positions, seen_BP, batch, self.layout)
+        prefix, positions = prompt(self.model, projected, self.layout)
+        answering, answered = answer_loss(self.model, prefix, positions, batch, self.layout)
         return answering + 0.1 * dense, measures | answered
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return trained_parts(self.model)
+        learned = {id(parameter) for layer in learned_layers(self.model) for parameter in layer.parameters()}
+        idle = {id(p) for layer in self.model.model.language_model.layers for p in layer.parameters()} - learned
+        return [(n, p) for n, p in self.model.named_parameters() if "embed_tokens" not in n and id(p) not in idle]
 
     def layers(self) -> list[nn.Module]:
         return [*self.model.model.visual.blocks, *self.model.model.language_model.layers]
