@@ -1,10 +1,10 @@
-"""Captions and full sentences under pruning, scored by the facts they state: `python -m experiments.free_form`.
+"""Captions under pruning, scored by the facts they state: `python -m experiments.free_form`.
 
 Reads the sections `model`, `evaluate` (the methods' own parameters) and `free_form` of params.yaml. Writes
 
 - results/free_form.parquet: one row per method, budget and question, with the text, its `precision`, `recall` and `f1`,
   how many objects it names (`named`) and how many of them are not in the picture (`invented`);
-- results/free_form.csv: for captions and sentences apart their means, F1 with a bootstrap interval, and floors where
+- results/free_form.csv: their means, F1 with a bootstrap interval, and floors where
   infeasible; and hallucination as CHAIR counts it (Rohrbach et al., arXiv 1809.02156): `chair_i`, the share of the
   named objects that are not in the picture, and `chair_s`, the share of the texts that name one, with its interval.
 

@@ -1,8 +1,7 @@
 """Write the testbed's questions: `python -m experiments.scenes`.
 
 data/scenes/evaluation.parquet and validation.parquet; the same seed gives the same bytes. Every scene is asked one
-question of each type and for a caption, and one of the questions again for an answer in a sentence; answers are
-balanced within each type.
+question of each type and for a caption; answers are balanced within each type.
 """
 
 import os

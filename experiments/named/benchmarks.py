@@ -4,7 +4,7 @@ from pathlib import Path
 
 # Name of a benchmark -> its questions: columns id, image, question, answer, type, boxes.
 BENCHMARKS = {"scenes": Path("data/scenes/evaluation.parquet")}
-FREE_FORM = ("caption", "sentence")
+FREE_FORM = ("caption",)
 
 
 def path(name: str) -> Path:

@@ -5,16 +5,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from experiments.testbed.scenes import CHARACTERS, COLOURS, DOT, SHAPES, SIZES
-from experiments.testbed.sentences import SINGULARS
 
 Fact = tuple[str, ...]
-
-_THERE = re.compile(r"there (?:is|are) (\w+) (.+) in the picture")
-_CHARACTER = re.compile(r"the character on the (.+) is (\w+)")
-_SIDE = re.compile(r"the (.+) is (left of|right of|above|below) the (.+)")
-_CELL = re.compile(r"the (.+) is in the (top|middle|bottom) (left|center|right)")
-_IS = re.compile(r"the (.+) is (?:a )?(\w+)")
-_CONVERSE = {"right of": "left of", "below": "above"}
 
 
 class FactScore(NamedTuple):
@@ -26,17 +18,12 @@ class FactScore(NamedTuple):
 
 
 def facts(text: str) -> frozenset[Fact]:
-    """The facts that a caption or a full sentence states, whatever their order and however often.
+    """The facts that a caption states, whatever their order and however often.
 
-    A phrase of a caption (between commas) that names a colour and a shape states that there is such an object; its size
-    and its character, where named, are facts of their own about it. A sentence of the forms in `sentences.py` states
-    one fact, and "A is left of B" the same as "B is right of A". Anything else states nothing.
+    A phrase (between commas) that names a colour and a shape states that there is such an object; its size and its
+    character, where named, are facts of their own about it. Anything else states nothing.
     """
-    stated: set[Fact] = set()
-    for phrase in re.split(r"[,.]", text.lower()):
-        words = phrase.split()
-        stated |= set(_said(" ".join(words)) if {"is", "are"} & set(words) else _shown(words))
-    return frozenset(stated)
+    return frozenset(fact for phrase in re.split(r"[,.]", text.lower()) for fact in _shown(phrase.split()))
 
 
 def _shown(words: list[str]) -> Iterator[Fact]:
@@ -49,22 +36,6 @@ def _shown(words: list[str]) -> Iterator[Fact]:
     yield from (("size", colour, shape, word) for word in words if word in SIZES)
     carried = words[words.index("with") + 1 :] if "with" in words else []
     yield from (("character", colour, shape, word) for word in carried if word in CHARACTERS)
-
-
-def _said(sentence: str) -> Iterator[Fact]:
-    """The fact of a sentence, if it is of a known form."""
-    if found := _THERE.fullmatch(sentence):
-        number, things = found.groups()
-        yield ("there", number, " ".join(SINGULARS.get(word, word) for word in things.split()))
-    elif found := _CHARACTER.fullmatch(sentence):
-        yield ("character", *found.groups())
-    elif found := _CELL.fullmatch(sentence):
-        yield ("cell", *found.groups())
-    elif found := _SIDE.fullmatch(sentence):
-        one, side, other = found.groups()
-        yield (_CONVERSE[side], other, one) if side in _CONVERSE else (side, one, other)
-    elif found := _IS.fullmatch(sentence):
-        yield ("is", *found.groups())
 
 
 def objects_named(text: str) -> frozenset[tuple[str, str]]:

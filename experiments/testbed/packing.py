@@ -12,12 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.testbed.questions import TRAINED, TYPES, Question, balanced, caption
+from experiments.testbed.questions import TRAINED, Question, balanced, caption
 from experiments.testbed.scenes import Scene, sample_scene
-from experiments.testbed.sentences import in_full
 from experiments.testbed.vocabulary import WORD_ID
 
-SENTENCE_TOKENS = 38  # the longest question, "describe ." ASSISTANT: and its sentence
 CAPTION_TOKENS = 52
 IGNORED = -100
 NOT_ASKED = -1
@@ -34,19 +32,18 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The blocks behind an image: questions with a short answer, questions answered in a sentence, and one caption.
+    """The blocks behind an image: questions with a short answer, and one caption.
 
     Questions of about one length share blocks of that length, so that little is padded.
     """
 
     questions: tuple[Blocks, ...]
-    sentences: int = 0
 
     @property
     def spans(self) -> list[tuple[int, int]]:
         """Number and length of the blocks of each kind, in order."""
         asked = [(blocks.number, blocks.tokens) for blocks in self.questions]
-        return [*asked, (self.sentences, SENTENCE_TOKENS), (1, CAPTION_TOKENS)]
+        return [*asked, (1, CAPTION_TOKENS)]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -66,12 +63,6 @@ class Layout:
     def offsets(self) -> Tensor:
         """Position of each packed token within its own block, int64 `[tokens]`."""
         return torch.cat([torch.arange(length).repeat(number) for number, length in self.spans])
-
-    def weights(self, of_sentences: float) -> Tensor:
-        """A weight for each packed token: 1, but for those of sentences; float32 `[tokens]`."""
-        each = [1.0] * len(self.questions) + [of_sentences, 1.0]
-        spans = zip(each, self.spans, strict=True)
-        return torch.cat([torch.full((number * length,), weight) for weight, (number, length) in spans])
 
 
 @dataclass(frozen=True)
@@ -131,7 +122,6 @@ def scene_for(ask: Callable[[Scene], list[Question]], rng: np.random.Generator) 
 def pack(scenes: list[Scene], layout: Layout, rng: np.random.Generator) -> Packed:
     """The blocks of each scene; all scenes get the same layout."""
     index = {name: i for i, name in enumerate(TRAINED)}
-    in_sentences = {name: share for name, share in layout.shares.items() if name in TYPES}
     tokens, labels, types = [], [], []
     for scene in scenes:
         blocks, kinds = [], []
@@ -139,8 +129,6 @@ def pack(scenes: list[Scene], layout: Layout, rng: np.random.Generator) -> Packe
             questions = draw_questions(scene, number, rng, shares)
             blocks += [_block(question, length) for question in questions] or [_empty(length)] * number
             kinds += [index[question.type] for question in questions] or [NOT_ASKED] * number
-        sentences = draw_questions(scene, layout.sentences, rng, in_sentences) if layout.sentences else []
-        blocks += [_block(in_full(question), SENTENCE_TOKENS) for question in sentences]
         blocks.append(_block(caption(scene), CAPTION_TOKENS))
         types.append(kinds)
         tokens.append([token for block in blocks for token in block[0]])
@@ -163,7 +151,7 @@ def packed_attention(
     An attention function for transformers' AttentionInterface. The blocks of `layout` end the sequence; without one it
     is plain causal attention. Returns [B, S, H, d].
     """
-    spans = [] if layout is None else [(number, length) for number, length in layout.spans if number]
+    spans = [] if layout is None else layout.spans
     prefix = query_BHSd.shape[2] - (0 if layout is None else layout.tokens)
     shared = Shared(key_BHSd[:, :, :prefix], value_BHSd[:, :, :prefix])
     parts = [_causal(query_BHSd[:, :, :prefix], shared, scaling)]

@@ -1,10 +1,10 @@
 """The phases of training the embedded model, in the order LLaVA itself is made.
 
 `words`: a shallow decoder learns to answer questions with one look from described patches, no pixels; then it grows.
-`looks`: those with several looks too, and `chains` in scenes that can be asked for the longest of them; then it grows
-again. `vision`: the tower and the projector learn to describe
-patches in the decoder's words, and [CLS] to name what is in the image. `joint`: all of it, on pixels. A phase draws
-batches (in worker processes) and turns a batch into a loss and the measures that are logged.
+`looks`: those with several looks too. `chains` and `steps`: scenes that can be asked for the longest of them, beside
+questions about what these look for on the way; then the decoder grows again. `vision`: the tower and the projector
+learn to describe patches in the decoder's words, and [CLS] to name what is in the image. A phase draws batches (in
+worker processes) and turns a batch into a loss and the measures that are logged.
 
 Every image is whole, and no loss looks at attention: nothing here prepares the model for pruning.
 """
@@ -132,9 +132,9 @@ def llava_answer_loss(
 
 
 def right_by_type(wrong_BT: Tensor, types_BQ: Tensor, layout: Layout) -> Measures:
-    """Share of the questions of each type, of the sentences and of the captions whose every answer token is right."""
+    """Share of the questions of each type, and of the captions, whose every answer token is right."""
     counts = [number * length for number, length in layout.spans]
-    *questions, sentences, captions = wrong_BT.split(counts, dim=1)
+    *questions, captions = wrong_BT.split(counts, dim=1)
     right = torch.cat(
         [
             ~wrong.unflatten(1, (blocks.number, blocks.tokens)).any(-1)
@@ -146,9 +146,6 @@ def right_by_type(wrong_BT: Tensor, types_BQ: Tensor, layout: Layout) -> Measure
     for name in layout.shares:
         asked = types_BQ == list(TRAINED).index(name)
         measures[name] = (right & asked).sum() / asked.sum()
-    if layout.sentences:
-        wrong_sentences = sentences.unflatten(1, (-1, packing.SENTENCE_TOKENS)).any(-1)
-        measures["sentence"] = (~wrong_sentences).float().mean()
     return measures | {"caption": (~captions.any(-1)).float().mean()}
 
 

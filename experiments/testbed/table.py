@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from experiments.testbed.questions import TYPES, Question, caption
 from experiments.testbed.scenes import COLOURS, Scene, render, sample_scene
-from experiments.testbed.sentences import in_full
 
 FEATURES = Features(
     {
@@ -39,7 +38,7 @@ def rarest(questions: list[Question], asked: Counter[tuple[str, str]], rng: np.r
 
 
 def draw(split: str, count: int, seed: int) -> Dataset:
-    """`count` scenes on which every type can be asked: a question of each type, a caption and a full sentence each."""
+    """`count` scenes on which every type can be asked: a question of each type and a caption each."""
     # Training draws its scenes from other streams of the generator (experiments/testbed/loop.py).
     rng = np.random.default_rng([seed, *split.encode()])
     asked: Counter[tuple[str, str]] = Counter()
@@ -55,8 +54,7 @@ def draw(split: str, count: int, seed: int) -> Dataset:
             questions = [rarest(found, asked, rng) for found in askable]
             asked.update((question.type, question.answer) for question in questions)
             image = {"bytes": png(scene), "path": None}
-            # The types take turns in being answered in a sentence.
-            for question in (*questions, caption(scene), in_full(questions[progress.n % len(questions)])):
+            for question in (*questions, caption(scene)):
                 rows.append(
                     {
                         "id": f"{split}-{progress.n:04d}-{question.type}",

@@ -17,6 +17,7 @@ from transformers import (
 import pruning
 from experiments.asking import answers, benchmarks, models
 from experiments.asking.inputs import build_inputs
+from experiments.testbed.architecture import DECODER_LAYERS, GROWTH
 from experiments.testbed.architecture_qwen import build_model
 from experiments.testbed.descriptions import describe
 from experiments.testbed.phases import ALL_LOOKS
@@ -83,22 +84,28 @@ def test_training_prompts_are_the_processors(
     tokens = (side // 8) ** 2
     with torch.no_grad():
         visual = torch.zeros(1, tokens, model.config.text_config.hidden_size)
-        every = torch.ones(1, tokens, dtype=torch.bool)
-        prefix, packed_positions, seen = prompt(model, visual, every, ALL_LOOKS)
+        prefix, packed_positions = prompt(model, visual, ALL_LOOKS)
         embedded = model.model.language_model.embed_tokens(inputs["input_ids"])
     text_tokens = len(text.split()) + 1  # ASSISTANT:
     assert inputs["input_ids"].shape[1] == prefix.shape[1] + text_tokens
     is_text = (inputs["input_ids"] != model.config.image_token_id)[0, :-text_tokens]
     assert torch.equal(prefix[0, is_text], embedded[0, :-text_tokens][is_text])
     assert torch.equal(packed_positions[:, :, : positions.shape[2]], positions)
-    assert seen.shape == prefix.shape[:2]
-    assert seen.all()
 
 
 def test_batches_are_of_one_resolution_each(fresh: Qwen2_5_VLForConditionalGeneration) -> None:
     batches = [Joint(fresh, batch_size=2).draw(np.random.default_rng(seed)) for seed in range(12)]
     assert {batch["words"].shape[1] for batch in batches} == {144, 64, 16}
-    assert all(batch["seen"].shape == batch["words"].shape[:2] for batch in batches)
+
+
+def test_layers_that_are_the_identity_are_not_trained_further(
+    fresh: Qwen2_5_VLForConditionalGeneration,
+) -> None:
+    names = [name for name, _ in Joint(fresh).parameters()]
+    trained = {int(name.split(".")[3]) for name in names if "language_model.layers" in name}
+    (_, _), (in_front, behind) = GROWTH
+    assert trained == set(range(in_front, DECODER_LAYERS - behind))
+    assert not any("embed_tokens" in name for name in names)
 
 
 def test_every_object_keeps_a_token_of_its_own(scenes: list[Scene]) -> None:
