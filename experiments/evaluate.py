@@ -91,6 +91,8 @@ def asked(name: str, model: PreTrainedModel, settings: Evaluate, ids: list[str])
         "batch_size": settings.batch_size,
         "max_new_tokens": settings.max_new_tokens,
     }
+    if "path" in fixed:
+        depends_on["modules"] = cells.files_digest(file for file in Path(fixed["path"]).iterdir() if file.is_file())
     if "clip" in fixed:
         depends_on["clip"] = cells.model_digest(parameters["clip"])
     return Asked(parameters, depends_on)
