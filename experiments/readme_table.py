@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.accuracy import ALL
-from experiments.cells import write_text
+from experiments.recorded.by_type import ALL
+from experiments.recorded.cells import write_text
 
 RESULTS = Path("results")
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)

@@ -15,7 +15,6 @@ _PHASES = {
     "chains": "The longest of them",
     "steps": "And their steps",
     "vision": "Vision tower and projector",
-    "joint": "All parts, on pixels",
 }
 _DESCRIBED = ("phase", "loss", "step", "seconds")
 _COLUMNS = 3
@@ -34,15 +33,16 @@ def draw(results: Path) -> Figure:
     rows = -(-len(_PHASES) // _COLUMNS)
     figure = style.new_figure(style.PAGE_WIDTH, 1.7 * rows + 0.6)
     grid = figure.subplots(rows, _COLUMNS, sharey=True)
-    for axes, (phase, title) in zip(grid.flat, _PHASES.items(), strict=True):
+    for axes, (phase, title) in zip(grid.flat, _PHASES.items(), strict=False):
         here = log[log["phase"] == phase].dropna(axis="columns", how="all")
-        # What `vision` has its own panel for is not drawn again.
-        measures = [name for name in names if name in here and (phase == "vision" or not name.endswith("_right"))]
+        measures = [name for name in names if name in here]
         tidy = here.melt("step", measures, var_name="measure", value_name="right")
         tidy["measure"] = tidy["measure"].map(names)
         sns.lineplot(tidy, x="step", y="right", hue="measure", style="measure", lw=0.9, ax=axes, legend=True, **looks)
         axes.set(title=title, xlabel="Step", ylabel="Share right", ylim=(0, 1.02))
         axes.get_legend().remove()
+    for axes in grid.flat[len(_PHASES) :]:
+        axes.set_axis_off()
     shown = {
         label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }

@@ -46,10 +46,12 @@ class Parameters(Section):
         model: a preset of experiments/named/presets.py, or a folder.
         weights: what DVC watches for changes of the model: its folder, or for a model of the hub any file of this
             repository that stays, such as experiments/named/presets.py.
+        modules: the same for the modules of `evaluate.methods.glimpse`.
     """
 
     model: str
     weights: str
+    modules: str
     scenes: Scenes
     train: Train
     train_qwen: TrainQwen

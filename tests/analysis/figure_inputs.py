@@ -110,7 +110,7 @@ def write_attention(folder: Path, tokens: int = 16, layers: int = 3) -> None:
 def write_training(folder: Path) -> None:
     """A short training.csv of all phases."""
     decoder = {phase: ["counting"] for phase in ("words", "looks", "chains", "steps")}
-    phases = decoder | {"vision": ["shape_right", "colour_right"], "joint": ["counting", "reading", "shape_right"]}
+    phases = decoder | {"vision": ["shape_right", "colour_right"]}
     rows = [
         {"phase": phase, "step": step, "seconds": step, "loss": 1 / (1 + step)} | dict.fromkeys(measures, step / 100)
         for phase, measures in phases.items()

@@ -23,8 +23,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         parameters = load_parameters()
-        for name in parameters.evaluate.methods:
-            evaluate.evaluate(name, parameters.model, parameters.evaluate)
+        evaluate.write(parameters, [])
         path = folder / "results/predictions/random.parquet"
         table = pq.read_table(path).to_pandas()
         table["correct"] = (table["budget"] == 0.5) & (np.arange(len(table)) % 4 < 2)

@@ -271,7 +271,7 @@ def shipped() -> tuple[object, object]:
 
 
 def test_the_shipped_model_answers_the_testbed(shipped: tuple[object, object]) -> None:
-    """The accuracy that README claims, on a subset: at least .90 overall and .80 in every type."""
+    """The accuracy that docs/testbed.md claims, on a subset: .90 over all, .80 in every type but `relay`."""
     import pruning
 
     model, processor = shipped
@@ -282,7 +282,8 @@ def test_the_shipped_model_answers_the_testbed(shipped: tuple[object, object]) -
         texts, _ = answers.answer(model, processor, pruning.make("full"), batch.inputs, max_new_tokens=4)
         for text, question in zip(texts, batch.questions, strict=True):
             right[question["type"]] += answers.matches(text, question["answer"])
-    assert all(right[kind] / 30 >= 0.8 for kind in TYPES), right
+    asked_of = Counter(questions["type"])
+    assert all(right[kind] / asked_of[kind] >= (0.5 if kind == "relay" else 0.8) for kind in TYPES), right
     assert sum(right.values()) / 330 >= 0.9
 
 

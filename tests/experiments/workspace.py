@@ -27,6 +27,7 @@ def make(folder: Path, questions: int = 12, **evaluate: Any) -> Path:
     save_tiny(tiny_llava()[0], folder / "tiny")
     parameters = yaml.safe_load(COMMITTED.read_text())
     parameters["model"] = parameters["weights"] = "tiny"
+    parameters["modules"] = "experiments/named/presets.py"
     parameters["evaluate"] |= {"questions": 0, "batch_size": 4, "max_new_tokens": 3, "budgets": [1.0, 0.5, 0.25]}
     parameters["evaluate"] |= {"methods": METHODS} | evaluate
     parameters["free_form"] |= {"questions": 0, "batch_size": 4, "max_new_tokens": 3, "budgets": [1.0, 0.5, 0.05]}
