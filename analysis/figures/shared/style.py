@@ -21,7 +21,7 @@ from PIL import Image
 
 COLUMN_WIDTH = 3.35  # inches, one column of a two-column paper
 PAGE_WIDTH = 6.9  # inches, both columns
-PNG_COLOURS = 128
+PNG_COLOURS = 96
 
 _RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
@@ -49,7 +49,7 @@ _RC: dict[str, Any] = {
     "ytick.major.width": 0.6,
     "pdf.fonttype": 42,  # TrueType, so that text stays text
     "figure.dpi": 100,
-    "savefig.dpi": 200,
+    "savefig.dpi": 150,
 }
 
 
