@@ -44,7 +44,7 @@ def test_pdf_and_png_at_their_width_same_bytes_twice(name, results):
     assert b"/Type3" not in pdf, "fonts are embedded as TrueType"
     assert b"/FontFile2" in pdf
     with Image.open(io.BytesIO(png)) as picture:
-        inches = picture.width / 300
+        inches = picture.width / 150
     assert inches == pytest.approx(style.COLUMN_WIDTH, abs=0.01) or inches == pytest.approx(style.PAGE_WIDTH, abs=0.01)
 
 
@@ -54,9 +54,10 @@ def drawn(name: str, results: Path):
 
 
 def legend_of(figure) -> dict[str, str]:
-    """Label -> colour of every legend entry."""
+    """Label -> colour of every legend entry but the headings."""
     (legend,) = figure.legends
-    return {line.get_label(): line.get_color() for line in legend.get_lines()}
+    lines = [line for line in legend.get_lines() if (line.get_marker(), line.get_linestyle()) != ("None", "None")]
+    return {line.get_label(): line.get_color() for line in lines}
 
 
 @pytest.mark.parametrize("name", ["accuracy_against_budget", "accuracy_against_flops", "visual_tokens_per_layer"])

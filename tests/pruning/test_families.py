@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import pruning
-from pruning.methods.sequence import Sequence
 from pruning.models.families import family_of
 from tests.pruning.masking import hidden, visible
 from tests.tiny_models import FAMILIES, IMAGE, LAYERS, take_row
@@ -282,7 +281,7 @@ def test_decoding_without_a_cache_gives_the_same(case):
 
 
 def test_what_a_pair_makes_of_its_first_method_is_what_the_second_sees():
-    pair = Sequence(PAIR)
+    pair = pruning.make("sequence", methods=PAIR)
     _, _, record = together("llava", "sequence")
     _, _, first = together("llava", "vispruner")
     assert record.kept[0][0].tolist() == first.kept[0][0].tolist()

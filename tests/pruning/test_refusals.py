@@ -12,7 +12,7 @@ PRUNING = {"random": {"keep": 5}, "fastv": {"k": 2, "r": 0.6}}
 BAD_PARAMETERS = [
     ("nothing", {}, "unknown method 'nothing'.*vispruner"),
     ("vispruner", {"keeps": 4}, "no parameter 'keeps'.*keep, important_ratio"),
-    ("full", {"keep": 4}, "no parameter 'keep'.*positions"),
+    ("full", {"keep": 4}, "no parameter 'keep'.*none"),
     *[("random", {"keep": keep}, "keep must be") for keep in (0, -1, float("nan"), 2.5, "64", None, True)],
     ("random", {"keep": 1, "seed": -1}, "seed must be"),
     ("vispruner", {"keep": 4, "important_ratio": 1.5}, "important_ratio must be"),

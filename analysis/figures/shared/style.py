@@ -21,7 +21,7 @@ from PIL import Image
 
 COLUMN_WIDTH = 3.35  # inches, one column of a two-column paper
 PAGE_WIDTH = 6.9  # inches, both columns
-PNG_COLOURS = 96
+PNG_COLOURS = 64
 
 _RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
