@@ -13,6 +13,8 @@ from analysis.figures.shared import style
 INPUTS = ("reading_depth.csv",)
 _GROUPS = {"all": "#000000", "several_looks": "#d55e00"}
 
+_MARKERS = "osD^vPX"
+
 
 def draw(results: Path) -> Figure:
     """(a) All questions and, where there are any, those with several looks, with intervals; (b) each type.
@@ -49,11 +51,12 @@ def _draw_group(axes: Axes, rows: pd.DataFrame, label: str, colour: str) -> None
 
 def _draw_types(axes: Axes, table: pd.DataFrame) -> None:
     kinds = sorted(table["type"].unique())
-    colours = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
-    for kind, rows in table.groupby("type"):
+    colours = sns.husl_palette(len(kinds), l=0.5)
+    for place, (kind, colour) in enumerate(zip(kinds, colours, strict=True)):
+        rows = table[table["type"] == kind]
         axes.plot(
-            rows["layer"], 100 * rows["accuracy"], color=colours[kind], linewidth=0.9, marker="o", markersize=2,
-            label=str(kind).replace("_", " "),
+            rows["layer"], 100 * rows["accuracy"], color=colour, linewidth=0.9, marker=_MARKERS[place % len(_MARKERS)],
+            markersize=2.5, label=kind.replace("_", " "),
         )  # fmt: skip
-    axes.legend(ncols=2, loc="lower right")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.set_title(f"Each type, n = {int(table['n'].min())} or more")

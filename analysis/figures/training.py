@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from analysis.figures.shared import style
@@ -32,6 +33,7 @@ def draw(results: Path) -> Figure:
     looks = {"palette": dict(zip(order, sns.husl_palette(len(order), l=0.5), strict=True)), "style_order": order}
     rows = -(-len(_PHASES) // _COLUMNS)
     figure = style.new_figure(style.PAGE_WIDTH, 1.7 * rows + 0.6)
+    shown: dict[str, Artist] = {}
     grid = figure.subplots(rows, _COLUMNS, sharey=True)
     for axes, (phase, title) in zip(grid.flat, _PHASES.items(), strict=False):
         here = log[log["phase"] == phase].dropna(axis="columns", how="all")
@@ -41,10 +43,9 @@ def draw(results: Path) -> Figure:
         sns.lineplot(tidy, x="step", y="right", hue="measure", style="measure", lw=0.9, ax=axes, legend=True, **looks)
         axes.set(title=title, xlabel="Step", ylabel="Share right", ylim=(0, 1.02))
         axes.get_legend().remove()
+        drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        shown |= {names[name]: drawn[names[name]] for name in measures}
     for axes in grid.flat[len(_PHASES) :]:
         axes.set_axis_off()
-    shown = {
-        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=8)
     return figure

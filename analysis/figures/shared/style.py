@@ -21,7 +21,7 @@ from PIL import Image
 
 COLUMN_WIDTH = 3.35  # inches, one column of a two-column paper
 PAGE_WIDTH = 6.9  # inches, both columns
-PNG_COLOURS = 64
+PNG_COLOURS = 255
 
 _RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
@@ -215,7 +215,7 @@ def one_model(accuracy: pd.DataFrame) -> pd.DataFrame:
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `name`.pdf and `name`.png, the same bytes for the same figure; both appear whole or not at all.
 
-    The PNG, which git keeps, has PNG_COLOURS colours: a third of the size, and no difference to the eye.
+    The PNG, which git keeps, has PNG_COLOURS colours: less than half of the size, next to no difference to the eye.
     """
     folder.mkdir(parents=True, exist_ok=True)
     metadata: dict[str, dict[str, Any]] = {
@@ -228,7 +228,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         for path, suffix in zip(temporary, metadata, strict=True):
             figure.savefig(path, format=suffix, metadata=metadata[suffix])
         with Image.open(temporary[1]) as picture:
-            few = picture.convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE)
+            few = picture.convert("RGB").quantize(
+                PNG_COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+            )
         few.save(temporary[1], format="PNG", optimize=True)
         for path, final in zip(temporary, paths, strict=True):
             os.replace(path, final)
