@@ -73,8 +73,19 @@ class Asked:
     depends_on: dict[str, Any]
 
 
-def asked(name: str, model: PreTrainedModel, settings: Evaluate, ids: list[str]) -> Asked:
-    """What to ask of a method, its CLIP model loaded.
+def shared_by_methods(model: PreTrainedModel, settings: Evaluate, ids: list[str]) -> dict[str, Any]:
+    """What the answers of every method depend on; reads the model's weights, so once for all of them."""
+    return {
+        "model": cells.model_digest(model),
+        "benchmark": cells.files_digest([benchmarks.path(settings.benchmark)]),
+        "questions": ids,
+        "batch_size": settings.batch_size,
+        "max_new_tokens": settings.max_new_tokens,
+    }
+
+
+def asked(name: str, model: PreTrainedModel, settings: Evaluate, shared: Mapping[str, Any]) -> Asked:
+    """What to ask of a method, its CLIP model loaded, beside what all methods share.
 
     Raises:
         ValueError: the method is not among the parameters', or a parameter is wrong.
@@ -84,12 +95,8 @@ def asked(name: str, model: PreTrainedModel, settings: Evaluate, ids: list[str])
     depends_on = {
         "method": name,
         "fixed": fixed,
-        "model": cells.model_digest(model),
+        **shared,
         "code": cells.code_digest([type(one) for one in (method, *method.made_of)], Path(__file__)),
-        "benchmark": cells.files_digest([benchmarks.path(settings.benchmark)]),
-        "questions": ids,
-        "batch_size": settings.batch_size,
-        "max_new_tokens": settings.max_new_tokens,
     }
     if "path" in fixed:
         depends_on["modules"] = cells.files_digest(file for file in Path(fixed["path"]).iterdir() if file.is_file())
@@ -106,7 +113,8 @@ def evaluate(names: Sequence[str], model_name: str, settings: Evaluate) -> None:
     """
     benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
     model, processor = models.load(model_name)
-    methods = {name: asked(name, model, settings, benchmark["id"][:]) for name in names}
+    shared = shared_by_methods(model, settings, benchmark["id"][:])
+    methods = {name: asked(name, model, settings, shared) for name in names}
     layout = answers.rows_of_batches(benchmark, settings.batch_size)
     groups = [layout[start : start + BATCHES_A_PART] for start in range(0, len(layout), BATCHES_A_PART)]
     wanted = [(name, budget) for name in names for budget in budgets_of(name, settings.budgets)]

@@ -153,47 +153,36 @@ def packed_attention(
     """
     spans = [] if layout is None else layout.spans
     prefix = query_BHSd.shape[2] - (0 if layout is None else layout.tokens)
-    shared = Shared(key_BHSd[:, :, :prefix], value_BHSd[:, :, :prefix])
-    parts = [_causal(query_BHSd[:, :, :prefix], shared, scaling)]
+    prefix_key, prefix_value = key_BHSd[:, :, :prefix], value_BHSd[:, :, :prefix]
+    parts = [_causal(query_BHSd[:, :, :prefix], prefix_key, prefix_value, scaling)]
     start = prefix
     for number, length in spans:
         span = slice(start, start + number * length)
         inner = [x[:, :, span].unflatten(2, (number, length)) for x in (query_BHSd, key_BHSd, value_BHSd)]
-        parts.append(_block_attention(*inner, shared, scaling))
+        parts.append(_block_attention(*inner, prefix_key, prefix_value, scaling))
         start = span.stop
     return torch.cat(parts, 2).transpose(1, 2), None
-
-
-class Shared(NamedTuple):
-    """Keys and values of the prefix."""
-
-    key_BHPd: Tensor
-    value_BHPd: Tensor
-
-    def scores(self, query_BHTd: Tensor) -> Tensor:
-        """[B, H, T, P]"""
-        return query_BHTd @ self.key_BHPd.transpose(-1, -2)
 
 
 def _hide(scores: Tensor, hidden: Tensor) -> Tensor:
     return scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
 
 
-def _causal(query_BHPd: Tensor, shared: Shared, scaling: float) -> Tensor:
-    scores = shared.scores(query_BHPd * scaling)
+def _causal(query_BHPd: Tensor, key_BHPd: Tensor, value_BHPd: Tensor, scaling: float) -> Tensor:
+    scores = query_BHPd * scaling @ key_BHPd.transpose(-1, -2)
     later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-    return _hide(scores, later).softmax(-1) @ shared.value_BHPd
+    return _hide(scores, later).softmax(-1) @ value_BHPd
 
 
 def _block_attention(
-    query_BHQTd: Tensor, key_BHQTd: Tensor, value_BHQTd: Tensor, shared: Shared, scaling: float
+    query_BHQTd: Tensor, key_BHQTd: Tensor, value_BHQTd: Tensor, key_BHPd: Tensor, value_BHPd: Tensor, scaling: float
 ) -> Tensor:
     """Queries of Q blocks over the prefix and their own block; [B, H, Q * T, d]."""
-    length, prefix = query_BHQTd.shape[3], shared.key_BHPd.shape[2]
+    length, prefix = query_BHQTd.shape[3], key_BHPd.shape[2]
     query = query_BHQTd * scaling
     later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
     own = _hide(query @ key_BHQTd.transpose(-1, -2), later)
-    behind = shared.scores(query.flatten(2, 3)).unflatten(2, query.shape[2:4])
+    behind = (query.flatten(2, 3) @ key_BHPd.transpose(-1, -2)).unflatten(2, query.shape[2:4])
     weights = torch.cat([behind, own], -1).softmax(-1)
-    seen = (weights[..., :prefix].flatten(2, 3) @ shared.value_BHPd).unflatten(2, query.shape[2:4])
+    seen = (weights[..., :prefix].flatten(2, 3) @ value_BHPd).unflatten(2, query.shape[2:4])
     return (seen + weights[..., prefix:] @ value_BHQTd).flatten(2, 3)

@@ -5,7 +5,7 @@ circle" names one object, while shapes and colours repeat, so that naming it tak
 a character. One tiny dot lies somewhere between them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -98,12 +98,6 @@ def sample_scene(rng: np.random.Generator) -> Scene:
             among = [item.colour for item in items] if rng.random() < MATCHING_DOTS else list(COLOURS)
             dot = Item(DOT, among[rng.integers(len(among))], "tiny", "", *place, DOT_ACROSS)
             return Scene(tuple(items), dot, int(rng.integers(2**31)))
-
-
-def thinned(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one to all of its objects, at random."""
-    left = rng.permutation(len(scene.items))[: int(rng.integers(1, len(scene.items) + 1))]
-    return replace(scene, items=tuple(scene.items[i] for i in sorted(left)))
 
 
 def render(scene: Scene) -> Image.Image:
