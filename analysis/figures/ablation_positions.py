@@ -35,7 +35,7 @@ def draw(results: Path) -> Figure:
                     [place + shift for place in range(len(kinds))], chosen.loc[kinds, "percent"], linestyle="none",
                     marker="o", markersize=size, color=look.colour, fillstyle=fill,
                 )  # fmt: skip
-        axes.set_xticks(range(len(kinds)), [kind.replace("_", "\n") for kind in kinds], fontsize=5.5)
+        axes.set_xticks(range(len(kinds)), [kind.replace("_", "\n") for kind in kinds], rotation=90)
         axes.set_title(f"{int(keep)} visual tokens kept, n = {kept['n'].max():.0f}, {kept['n'].min():.0f} of a type")
     panels[0].set_ylabel("Accuracy (%)")
     figure.supxlabel("Question type; filled: kept tokens in their own places, hollow: numbered anew", fontsize=7)

@@ -10,11 +10,11 @@ from analysis.figures.shared import style
 from analysis.figures.shared.panels import draw_panel
 
 INPUTS = ("accuracy.csv",)
-_LEGEND_COLUMNS = 3
+_LEGEND_COLUMNS = 7
 
 
 def draw(results: Path) -> Figure:
-    """One panel at column width.
+    """One panel at page width.
 
     Args:
         results: folder with accuracy.csv.
@@ -22,7 +22,7 @@ def draw(results: Path) -> Figure:
     accuracy = style.one_model(pd.read_csv(results / "accuracy.csv"))
     accuracy = accuracy[accuracy["type"] == "all"]
     methods = style.ordered(accuracy["method"])
-    figure = style.new_figure(style.COLUMN_WIDTH, 2.4 + style.legend_height(methods, _LEGEND_COLUMNS))
+    figure = style.new_figure(style.PAGE_WIDTH, 2.4 + style.legend_height(methods, _LEGEND_COLUMNS))
     axes = figure.subplots()
     draw_panel(axes, accuracy, "flops")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))

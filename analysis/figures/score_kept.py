@@ -65,7 +65,7 @@ def _draw_measured(axes: Axes, table: pd.DataFrame, types: list[str]) -> None:
         )  # fmt: skip
     full = table[table["score"] == "full"].set_index("type").loc[types]
     axes.hlines(100 * full["accuracy"], np.arange(len(types)) - 0.42, np.arange(len(types)) + 0.42, colors="#000000")
-    axes.set_xticks(range(len(types)), [kind.replace("_", "\n") for kind in types])
+    axes.set_xticks(range(len(types)), [kind.replace("_", "\n") for kind in types], rotation=90)
     axes.grid(False, axis="x")
     axes.set_ylim(0, 105)
     axes.set_ylabel("Accuracy (%), 95% interval")

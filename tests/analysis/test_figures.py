@@ -16,6 +16,7 @@ from PIL import Image
 
 from analysis.figures.shared import style
 from experiments import figures
+from pruning import registry
 from tests.analysis.figure_inputs import (
     CAPS,
     METHODS,
@@ -58,6 +59,15 @@ def legend_of(figure) -> dict[str, str]:
     (legend,) = figure.legends
     lines = [line for line in legend.get_lines() if (line.get_marker(), line.get_linestyle()) != ("None", "None")]
     return {line.get_label(): line.get_color() for line in lines}
+
+
+@pytest.mark.parametrize("name", ["accuracy_against_budget", "accuracy_against_flops", "visual_tokens_per_layer"])
+def test_the_legend_of_all_methods_fits_the_figure(name, results):
+    write_accuracy(results, registry.names())
+    figure = drawn(name, results)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().x0 >= 0 and legend.get_window_extent().x1 <= figure.bbox.x1
 
 
 @pytest.mark.parametrize("name", ["accuracy_against_budget", "accuracy_against_flops", "visual_tokens_per_layer"])
