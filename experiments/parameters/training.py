@@ -11,7 +11,7 @@ class Train(Section):
     """experiments/train.py; steps are those of each phase of experiments/testbed/phases.py."""
 
     seed: Seed
-    steps: Annotated[dict[Literal["words", "looks", "chains", "steps", "vision"], Count], Field(min_length=5)]
+    steps: Annotated[dict[Literal["words", "looks", "chains", "steps", "parts", "vision"], Count], Field(min_length=6)]
 
 
 class TrainQwen(Section):

@@ -9,6 +9,7 @@ Captions are free-form text beside them.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -163,28 +164,25 @@ def relay(scene: Scene) -> list[Question]:
 
 def follow(scene: Scene) -> list[Question]:
     """The cell of the object whose colour `chain` or `relay` ask, and of `chain`'s its character; only in training."""
-    dot = [([scene.dot, item], item, OF_THE_DOT) for item in _alike(scene.dot, "colour", scene)]
-    carried = [([item], item, f"object with {item.character}") for item in scene.items if item.character]
     found = []
-    for seen, item, named in [*dot, *carried]:
-        for other in _alike(item, "shape", scene):
-            boxes = _boxes([*seen, other])
+    for start in _starts(scene):
+        for other in _alike(start.item, "shape", scene):
+            boxes = _boxes([*start.seen, other])
             if _clearly_placed(other):
-                found.append(
-                    Question("follow", f"where is the object with the shape of the {named} ?", cell(other), boxes)
-                )
-            if other.character and named != OF_THE_DOT:
-                text = f"what character is on the object with the shape of the {named} ?"
+                text = f"where is the object with the shape of the {start.named} ?"
+                found.append(Question("follow", text, cell(other), boxes))
+            if other.character and start.named != OF_THE_DOT:
+                text = f"what character is on the object with the shape of the {start.named} ?"
                 found.append(Question("follow", text, other.character, boxes))
     return found
 
 
 def without(scene: Scene) -> list[Question]:
-    """Colour and cell of the other of two objects of a shape, one of which carries a character; only in training."""
+    """Colour and cell of the object that `chain` or `relay` ask for, its shape said; only in training."""
     found = []
-    for carrier in scene.items:
-        for other in _alike(carrier, "shape", scene) if carrier.character else []:
-            named, boxes = f"{other.shape} with no {carrier.character}", _boxes([carrier, other])
+    for start in _starts(scene):
+        for other in _alike(start.item, "shape", scene):
+            named, boxes = f"{other.shape} with no {start.mark}", _boxes([*start.seen, other])
             found.append(Question("without", f"what color is the {named} ?", other.colour, boxes))
             if _clearly_placed(other):
                 found.append(Question("without", f"where is the {named} ?", cell(other), boxes))
@@ -192,20 +190,38 @@ def without(scene: Scene) -> list[Question]:
 
 
 def gather(scene: Scene) -> list[Question]:
-    """How many objects have the shape of the one that carries a character, of which colours; only in training."""
+    """How many objects have the shape of the one that `chain` or `relay` start from, of which colours; in training."""
     found = []
-    for carrier in scene.items:
-        if carrier.character:
-            named = f"with the shape of the object with {carrier.character}"
-            same = [item for item in scene.items if item.shape == carrier.shape]
-            if len(same) <= MOST_COUNTED:
-                found.append(Question("gather", f"how many objects {named} are there ?", str(len(same)), _boxes(same)))
-            for colour in sorted({item.colour for item in scene.items} - {carrier.colour}):
-                match = [item for item in same if item.colour == colour]
-                answer = "yes" if match else "no"
-                boxes = _boxes([carrier, *(match or same)])
-                found.append(Question("gather", f"is there a {colour} object {named} ?", answer, boxes))
+    for start in _starts(scene):
+        named = f"with the shape of the {start.named}"
+        same = [item for item in scene.items if item.shape == start.item.shape]
+        if len(same) <= MOST_COUNTED:
+            boxes = _boxes([*start.seen, *same])
+            found.append(Question("gather", f"how many objects {named} are there ?", str(len(same)), boxes))
+        for colour in sorted({item.colour for item in scene.items} - {start.item.colour}):
+            match = [item for item in same if item.colour == colour]
+            boxes = _boxes([*start.seen, *(match or same)])
+            text = f"is there a {colour} object {named} ?"
+            found.append(Question("gather", text, "yes" if match else "no", boxes))
     return found
+
+
+class _Start(NamedTuple):
+    """The object a chain of looks begins with: what is `seen` up to it, how it is `named`, and its `mark`."""
+
+    seen: list[Item]
+    item: Item
+    named: str
+    mark: str
+
+
+def _starts(scene: Scene) -> list[_Start]:
+    """The only object with the dot's colour, and all that carry a character."""
+    of_the_dot = [
+        _Start([scene.dot, item], item, OF_THE_DOT, "color of the dot") for item in _alike(scene.dot, "colour", scene)
+    ]
+    carried = [o for o in scene.items if o.character]
+    return of_the_dot + [_Start([o], o, f"object with {o.character}", o.character) for o in carried]
 
 
 def _alike(one: Item, by: str, scene: Scene) -> list[Item]:
