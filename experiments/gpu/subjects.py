@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ class Subject:
     padded: dict[str, Tensor] | None
     keep: int
     glimpse: Callable[[PreTrainedModel], Method] | None
-    unfit: dict[str, str] = field(default_factory=dict)
 
     def methods(self, model: PreTrainedModel) -> dict[str, Method]:
         """By name, for a copy of the model; what has no setting there is left out."""

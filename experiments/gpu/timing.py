@@ -16,7 +16,7 @@ from pruning.engine.encoded import EncodedImages
 from pruning.models.families import family_of
 
 MB = 2**20
-NEW_TOKENS = 9
+NEW_TOKENS = 7
 
 
 class Clock(BaseStreamer):
