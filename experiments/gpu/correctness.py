@@ -77,7 +77,7 @@ class Setting:
     @torch.inference_mode()
     def _against_masking(self, name: str, method: Method, kept: list[list[set[int]]] | None) -> dict[str, Any]:
         with self.kernel(), method(self.model) as record:
-            pruned = self.model.generate(**self.inputs, **NEW, max_new_tokens=3, min_new_tokens=3)  # type: ignore[operator]
+            pruned = self.model.generate(**self.inputs, **NEW, max_new_tokens=3, min_new_tokens=3)
         row: dict[str, Any] = {"keep": record.visual_tokens[0][-1]}
         if kept is not None:
             row |= agreement(kept_sets(record), kept)

@@ -81,8 +81,8 @@ def _marked(record: Record) -> Iterator[None]:
         with record_function(CHOOSING), choosing(device):
             yield
 
-    record.choosing = named  # type: ignore[method-assign, assignment]
+    record.choosing = named  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del record.choosing  # type: ignore[method-assign]
+        del record.choosing
