@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "pruning": ("models", "engine", "choosing", "glimpse", "methods", "registry", "presets"),
     "experiments": (
-        "named", "parameters", "recorded", "asking", "probing", "reports", "speed", "testbed", "conformance", "stage",
+        "named", "parameters", "recorded", "asking", "probing", "reports", "speed", "testbed", "gpu", "conformance",
+        "stage",
     ),
     "analysis": ("attention", "figures"),
 }  # fmt: skip

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import pruning
+from experiments.gpu.masking import hidden
 from pruning.choosing.base import InsideLLM
 from pruning.engine.tokens import Choice
 from tests.pruning.fingerprint import fingerprint
-from tests.pruning.masking import hidden
 from tests.tiny_models import FAMILIES, LAYERS, take_row, tiny_llava
 
 GREEDY = {"max_new_tokens": 3, "do_sample": False}

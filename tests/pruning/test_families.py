@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import pruning
+from experiments.gpu.masking import hidden, visible
 from pruning.models.families import family_of
-from tests.pruning.masking import hidden, visible
 from tests.tiny_models import FAMILIES, IMAGE, LAYERS, take_row
 
 PAGE = Path(__file__).parents[2] / "docs/methods.md"
@@ -167,7 +167,7 @@ def test_pruned_is_masked(family, case):
     oracle, inputs = build(family, attention="eager")
     again = repacks(family, case)
     if again and case == "sequence":  # numbered anew by the first method, which the second one keeps to
-        positions = visible(inputs, record, 0).cumsum(dim=1) - 1
+        positions = visible(oracle, inputs, record, 0).cumsum(dim=1) - 1
         inputs, again = {**inputs, "position_ids": positions.clamp(min=0)}, False
     with hidden(oracle, inputs, record, repacked=again):
         expected = oracle.generate(**inputs, **GREEDY)

@@ -7,6 +7,7 @@ import torch
 from transformers import Qwen2_5_VLConfig
 
 import pruning
+from experiments.gpu.masking import hidden
 from pruning.choosing.budget import InfeasibleBudget
 from pruning.glimpse.configuration import PRESETS
 from pruning.glimpse.method import GlimpsePrune
@@ -17,7 +18,6 @@ from pruning.models.sizes import Sizes
 from pruning.registry import solve
 from tests.analysis.test_flops import measured
 from tests.pruning import flash_like
-from tests.pruning.masking import hidden
 from tests.pruning.tiny_glimpse import K, tiny_modules
 from tests.tiny_models import LAYERS, take_row, tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import pruning
+from experiments.gpu.masking import hidden, visible
 from pruning.methods.fastv import FastV
 from pruning.models.families import family_of
 from tests.pruning import flash_like
-from tests.pruning.masking import hidden, visible
 from tests.tiny_models import FAMILIES
 
 flash_like.register()
@@ -39,7 +39,7 @@ def compare(family: str, method, prompts: tuple[int, ...], attention: str, beams
         pruned = model.generate(**inputs, **NEW, num_beams=beams, **options)
     assert all(tokens[-1] < tokens[0] or tokens[0] in (0, 5, 10, 15) for tokens in record.visual_tokens)
     if any(part is not None and part.repacks(family_of(model)) for part in method.parts()):
-        positions = visible(inputs, record, 0).cumsum(dim=1) - 1
+        positions = visible(oracle, inputs, record, 0).cumsum(dim=1) - 1
         inputs = {**inputs, "position_ids": positions.clamp(min=0)}
     torch.manual_seed(3)
     with hidden(oracle, inputs, record, beams):
