@@ -11,7 +11,9 @@ class Train(Section):
     """experiments/train.py; steps are those of each phase of experiments/testbed/phases.py."""
 
     seed: Seed
-    steps: Annotated[dict[Literal["words", "looks", "chains", "steps", "parts", "vision"], Count], Field(min_length=6)]
+    steps: Annotated[
+        dict[Literal["words", "looks", "chains", "steps", "turns", "parts", "vision"], Count], Field(min_length=7)
+    ]
 
 
 class TrainQwen(Section):

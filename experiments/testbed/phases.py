@@ -63,6 +63,13 @@ STEPS = Layout(
         Blocks(11, 20, {"chain": 20, "relay": 20, "follow": 20, "gather": 40}),
     )
 )
+TURNS = Layout(
+    (
+        Blocks(5, 10, SHORT),
+        Blocks(6, 15, {"relation": 15, "link": 15, "locate": 15, "without": 20, "without_dot": 35}),
+        Blocks(11, 20, {"chain": 20, "relay": 25, "follow": 20, "gather": 10, "gather_dot": 25}),
+    )
+)
 
 
 class Phase(Protocol):

@@ -165,7 +165,7 @@ def relay(scene: Scene) -> list[Question]:
 def follow(scene: Scene) -> list[Question]:
     """The cell of the object whose colour `chain` or `relay` ask, and of `chain`'s its character; only in training."""
     found = []
-    for start in _starts(scene):
+    for start in _of_the_dot(scene) + _carried(scene):
         for other in _alike(start.item, "shape", scene):
             boxes = _boxes([*start.seen, other])
             if _clearly_placed(other):
@@ -178,32 +178,23 @@ def follow(scene: Scene) -> list[Question]:
 
 
 def without(scene: Scene) -> list[Question]:
-    """Colour and cell of the object that `chain` or `relay` ask for, its shape said; only in training."""
-    found = []
-    for start in _starts(scene):
-        for other in _alike(start.item, "shape", scene):
-            named, boxes = f"{other.shape} with no {start.mark}", _boxes([*start.seen, other])
-            found.append(Question("without", f"what color is the {named} ?", other.colour, boxes))
-            if _clearly_placed(other):
-                found.append(Question("without", f"where is the {named} ?", cell(other), boxes))
-    return found
+    """Colour and cell of the object that `chain` asks for, its shape said; only in training."""
+    return _without(scene, _carried(scene), "without")
+
+
+def without_dot(scene: Scene) -> list[Question]:
+    """The same of `relay`; only in training."""
+    return _without(scene, _of_the_dot(scene), "without_dot")
 
 
 def gather(scene: Scene) -> list[Question]:
-    """How many objects have the shape of the one that `chain` or `relay` start from, of which colours; in training."""
-    found = []
-    for start in _starts(scene):
-        named = f"with the shape of the {start.named}"
-        same = [item for item in scene.items if item.shape == start.item.shape]
-        if len(same) <= MOST_COUNTED:
-            boxes = _boxes([*start.seen, *same])
-            found.append(Question("gather", f"how many objects {named} are there ?", str(len(same)), boxes))
-        for colour in sorted({item.colour for item in scene.items} - {start.item.colour}):
-            match = [item for item in same if item.colour == colour]
-            boxes = _boxes([*start.seen, *(match or same)])
-            text = f"is there a {colour} object {named} ?"
-            found.append(Question("gather", text, "yes" if match else "no", boxes))
-    return found
+    """How many objects have the shape of the one that `chain` starts from, of which colours; only in training."""
+    return _gather(scene, _carried(scene), "gather")
+
+
+def gather_dot(scene: Scene) -> list[Question]:
+    """The same of `relay`; only in training."""
+    return _gather(scene, _of_the_dot(scene), "gather_dot")
 
 
 class _Start(NamedTuple):
@@ -215,13 +206,42 @@ class _Start(NamedTuple):
     mark: str
 
 
-def _starts(scene: Scene) -> list[_Start]:
-    """The only object with the dot's colour, and all that carry a character."""
-    of_the_dot = [
-        _Start([scene.dot, item], item, OF_THE_DOT, "color of the dot") for item in _alike(scene.dot, "colour", scene)
-    ]
-    carried = [o for o in scene.items if o.character]
-    return of_the_dot + [_Start([o], o, f"object with {o.character}", o.character) for o in carried]
+def _of_the_dot(scene: Scene) -> list[_Start]:
+    """The only object with the dot's colour."""
+    alike = _alike(scene.dot, "colour", scene)
+    return [_Start([scene.dot, item], item, OF_THE_DOT, "color of the dot") for item in alike]
+
+
+def _carried(scene: Scene) -> list[_Start]:
+    """All that carry a character."""
+    return [_Start([o], o, f"object with {o.character}", o.character) for o in scene.items if o.character]
+
+
+def _without(scene: Scene, starts: list[_Start], kind: str) -> list[Question]:
+    found = []
+    for start in starts:
+        for other in _alike(start.item, "shape", scene):
+            named, boxes = f"{other.shape} with no {start.mark}", _boxes([*start.seen, other])
+            found.append(Question(kind, f"what color is the {named} ?", other.colour, boxes))
+            if _clearly_placed(other):
+                found.append(Question(kind, f"where is the {named} ?", cell(other), boxes))
+    return found
+
+
+def _gather(scene: Scene, starts: list[_Start], kind: str) -> list[Question]:
+    found = []
+    for start in starts:
+        named = f"with the shape of the {start.named}"
+        same = [item for item in scene.items if item.shape == start.item.shape]
+        if len(same) <= MOST_COUNTED:
+            boxes = _boxes([*start.seen, *same])
+            found.append(Question(kind, f"how many objects {named} are there ?", str(len(same)), boxes))
+        for colour in sorted({item.colour for item in scene.items} - {start.item.colour}):
+            match = [item for item in same if item.colour == colour]
+            boxes = _boxes([*start.seen, *(match or same)])
+            text = f"is there a {colour} object {named} ?"
+            found.append(Question(kind, text, "yes" if match else "no", boxes))
+    return found
 
 
 def _alike(one: Item, by: str, scene: Scene) -> list[Item]:
@@ -250,7 +270,13 @@ TYPES: dict[str, Callable[[Scene], list[Question]]] = {
     "relay": relay,
 }
 # What is asked in training: those of the benchmark, and more about what the longest of them look for.
-TRAINED: dict[str, Callable[[Scene], list[Question]]] = TYPES | {"follow": follow, "without": without, "gather": gather}
+TRAINED: dict[str, Callable[[Scene], list[Question]]] = TYPES | {
+    "follow": follow,
+    "without": without,
+    "gather": gather,
+    "without_dot": without_dot,
+    "gather_dot": gather_dot,
+}
 SEVERAL_LOOKS = ("link", "locate", "chain", "relay")
 CAPTION_REQUEST = "describe the image ."
 
