@@ -1,6 +1,6 @@
 """Train the embedded model: `python -m experiments.train`. A frozen stage; `make train` runs it.
 
-Seven phases (see experiments/testbed/phases.py), each resumable from its checkpoint, on a GPU where there is one.
+Five phases (see experiments/testbed/phases.py), each resumable from its checkpoint, on a GPU where there is one.
 Writes data/models/scenes-llava and results/training.csv.
 """
 
@@ -15,8 +15,8 @@ from experiments.parameters.load import Parameters
 from experiments.testbed.architecture import GROWTH, build_model, grow
 from experiments.testbed.loop import Schedule, run_phase
 from experiments.testbed.packing import packed_attention
-from experiments.testbed.phases import ALL_LOOKS, CHAINS, ONE_LOOK, STEPS, TURNS, Phase, Vision, Words
-from experiments.testbed.questions import SEVERAL_LOOKS, TYPES
+from experiments.testbed.phases import ALL_LOOKS, CHAINS, ONE_LOOK, STEPS, Phase, Vision, Words
+from experiments.testbed.questions import SEVERAL_LOOKS
 from experiments.testbed.saving import LLAVA, PACKED, save_model, write_log
 from experiments.testbed.vocabulary import build_processor
 
@@ -44,8 +44,6 @@ def train(seed: int, steps: dict[str, int], folder: Path) -> tuple[LlavaForCondi
     run(Words(model, "looks", ALL_LOOKS, SEVERAL_LOOKS), rate=4e-4, matrix_rate=0.006)
     run(Words(model, "chains", CHAINS, ("chain", "relay")), rate=4e-4, matrix_rate=0.006, decay_share=0.5)
     run(Words(model, "steps", STEPS, ("chain", "relay")), rate=4e-4, matrix_rate=0.006, decay_share=0.5)
-    run(Words(model, "turns", TURNS, ("chain", "relay", "relay")), rate=4e-4, matrix_rate=0.008, decay_share=0.5)
-    run(Words(model, "parts", TURNS, tuple(TYPES), whole=False), rate=2e-4, matrix_rate=0.004, decay_share=0.6)
     grow(model, *after_looks)
     run(Vision(model), rate=1.5e-3, matrix_rate=0.02)
     return model, pd.concat(logs, ignore_index=True)

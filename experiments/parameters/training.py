@@ -11,9 +11,7 @@ class Train(Section):
     """experiments/train.py; steps are those of each phase of experiments/testbed/phases.py."""
 
     seed: Seed
-    steps: Annotated[
-        dict[Literal["words", "looks", "chains", "steps", "turns", "parts", "vision"], Count], Field(min_length=7)
-    ]
+    steps: Annotated[dict[Literal["words", "looks", "chains", "steps", "vision"], Count], Field(min_length=5)]
 
 
 class TrainQwen(Section):

@@ -144,24 +144,22 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float,
     layout: Layout | None = None,
-    absent_BP: Tensor | None = None,
     **unused: object,
 ) -> tuple[Tensor, None]:
     """Attention in which each block sees the prefix and itself, causally: O(S x (prefix + block)) instead of O(S x S).
 
     An attention function for transformers' AttentionInterface. The blocks of `layout` end the sequence; without one it
-    is plain causal attention. What is absent of the prefix (bool) nobody sees. Returns [B, S, H, d].
+    is plain causal attention. Returns [B, S, H, d].
     """
     spans = [] if layout is None else layout.spans
     prefix = query_BHSd.shape[2] - (0 if layout is None else layout.tokens)
     prefix_key, prefix_value = key_BHSd[:, :, :prefix], value_BHSd[:, :, :prefix]
-    absent = None if absent_BP is None else absent_BP[:, None, None]
-    parts = [_causal(query_BHSd[:, :, :prefix], prefix_key, prefix_value, scaling, absent)]
+    parts = [_causal(query_BHSd[:, :, :prefix], prefix_key, prefix_value, scaling)]
     start = prefix
     for number, length in spans:
         span = slice(start, start + number * length)
         inner = [x[:, :, span].unflatten(2, (number, length)) for x in (query_BHSd, key_BHSd, value_BHSd)]
-        parts.append(_block_attention(*inner, prefix_key, prefix_value, scaling, absent))
+        parts.append(_block_attention(*inner, prefix_key, prefix_value, scaling))
         start = span.stop
     return torch.cat(parts, 2).transpose(1, 2), None
 
@@ -170,31 +168,21 @@ def _hide(scores: Tensor, hidden: Tensor) -> Tensor:
     return scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
 
 
-def _causal(
-    query_BHPd: Tensor, key_BHPd: Tensor, value_BHPd: Tensor, scaling: float, absent_B11P: Tensor | None
-) -> Tensor:
+def _causal(query_BHPd: Tensor, key_BHPd: Tensor, value_BHPd: Tensor, scaling: float) -> Tensor:
     scores = query_BHPd * scaling @ key_BHPd.transpose(-1, -2)
-    hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-    hidden = hidden if absent_B11P is None else hidden | absent_B11P
-    return _hide(scores, hidden).softmax(-1) @ value_BHPd
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+    return _hide(scores, later).softmax(-1) @ value_BHPd
 
 
 def _block_attention(
-    query_BHQTd: Tensor,
-    key_BHQTd: Tensor,
-    value_BHQTd: Tensor,
-    key_BHPd: Tensor,
-    value_BHPd: Tensor,
-    scaling: float,
-    absent_B11P: Tensor | None,
+    query_BHQTd: Tensor, key_BHQTd: Tensor, value_BHQTd: Tensor, key_BHPd: Tensor, value_BHPd: Tensor, scaling: float
 ) -> Tensor:
     """Queries of Q blocks over the prefix and their own block; [B, H, Q * T, d]."""
     length, prefix = query_BHQTd.shape[3], key_BHPd.shape[2]
     query = query_BHQTd * scaling
     later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
     own = _hide(query @ key_BHQTd.transpose(-1, -2), later)
-    behind = query.flatten(2, 3) @ key_BHPd.transpose(-1, -2)
-    behind = (behind if absent_B11P is None else _hide(behind, absent_B11P)).unflatten(2, query.shape[2:4])
+    behind = (query.flatten(2, 3) @ key_BHPd.transpose(-1, -2)).unflatten(2, query.shape[2:4])
     weights = torch.cat([behind, own], -1).softmax(-1)
     seen = (weights[..., :prefix].flatten(2, 3) @ value_BHPd).unflatten(2, query.shape[2:4])
     return (seen + weights[..., prefix:] @ value_BHQTd).flatten(2, 3)

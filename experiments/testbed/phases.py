@@ -63,13 +63,6 @@ STEPS = Layout(
         Blocks(11, 20, {"chain": 20, "relay": 20, "follow": 20, "gather": 40}),
     )
 )
-TURNS = Layout(
-    (
-        Blocks(5, 10, SHORT),
-        Blocks(6, 15, {"relation": 15, "link": 15, "locate": 15, "without": 20, "without_dot": 35}),
-        Blocks(11, 20, {"chain": 20, "relay": 25, "follow": 20, "gather": 10, "gather_dot": 25}),
-    )
-)
 
 
 class Phase(Protocol):
@@ -108,12 +101,7 @@ def packed(scenes: list[Scene], layout: Layout, rng: np.random.Generator) -> Bat
 
 
 def answer_loss(
-    model: Answering,
-    prefix_BPD: Tensor,
-    positions: Tensor,
-    batch: Batch,
-    layout: Layout,
-    absent_BP: Tensor | None = None,
+    model: Answering, prefix_BPD: Tensor, positions: Tensor, batch: Batch, layout: Layout
 ) -> tuple[Tensor, Measures]:
     """Cross-entropy of the packed answers behind an embedded prefix, which holds the visual tokens.
 
@@ -123,7 +111,7 @@ def answer_loss(
     text = language_model.embed_tokens(batch["tokens"])
     inputs = torch.cat([prefix_BPD.to(text.dtype), text], 1)
     hidden = language_model(
-        inputs_embeds=inputs, position_ids=positions, use_cache=False, layout=layout, absent_BP=absent_BP
+        inputs_embeds=inputs, position_ids=positions, use_cache=False, layout=layout
     ).last_hidden_state
     logits = model.lm_head(hidden[:, prefix_BPD.shape[1] :]).float()
     loss = functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=packing.IGNORED)
@@ -134,15 +122,13 @@ def answer_loss(
 def llava_answer_loss(
     model: LlavaForConditionalGeneration, visual_BND: Tensor, batch: Batch, layout: Layout
 ) -> tuple[Tensor, Measures]:
-    """`answer_loss` given the visual tokens, behind the head of LLaVA's prompt; `absent` of the batch are left out."""
+    """`answer_loss` given the visual tokens, behind the head of LLaVA's prompt."""
     size, device = len(visual_BND), visual_BND.device
     head = torch.tensor(packing.PROMPT_HEAD, device=device).expand(size, -1)
     prefix = torch.cat([model.model.language_model.embed_tokens(head), visual_BND], 1)
     behind = prefix.shape[1] + layout.offsets.to(device)
     positions = torch.cat([torch.arange(prefix.shape[1], device=device), behind]).expand(size, -1)
-    absent = batch.get("absent")
-    absent = None if absent is None else functional.pad(absent, (head.shape[1], 0))
-    return answer_loss(model, prefix, positions, batch, layout, absent)
+    return answer_loss(model, prefix, positions, batch, layout)
 
 
 def right_by_type(wrong_BT: Tensor, types_BQ: Tensor, layout: Layout) -> Measures:
@@ -163,17 +149,6 @@ def right_by_type(wrong_BT: Tensor, types_BQ: Tensor, layout: Layout) -> Measure
     return measures | {"caption": (~captions.any(-1)).float().mean()}
 
 
-def absent(count: int, rng: np.random.Generator) -> Tensor:
-    """Patches to leave out, bool [count, PATCHES]: none of half of the images, of the others a random number.
-
-    Any number and any choice is as likely as any other.
-    """
-    in_part = rng.random(count) < 0.5
-    kept = rng.integers(PATCHES, size=count)
-    ranks = rng.random((count, PATCHES)).argsort(1).argsort(1)
-    return torch.from_numpy(in_part[:, None] & (ranks >= kept[:, None]))
-
-
 @dataclass
 class Words:
     """Decoder alone, on described patches with noise. The word table stays as it was drawn, for `vision` aims at it."""
@@ -182,14 +157,12 @@ class Words:
     name: str
     layout: Layout
     asked: tuple[str, ...]  # each scene can answer one of these
-    whole: bool = True  # or half of the images in part
     batch_size: int = 32
     noise: float = 0.05
 
     def draw(self, rng: np.random.Generator) -> Batch:
         scenes = packing.draw_scenes(self.batch_size, rng, self.asked)
-        left_out = {} if self.whole else {"absent": absent(len(scenes), rng)}
-        return described(scenes) | packed(scenes, self.layout, rng) | left_out
+        return described(scenes) | packed(scenes, self.layout, rng)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         table = self.model.model.language_model.embed_tokens.weight.detach()

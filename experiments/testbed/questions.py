@@ -9,7 +9,6 @@ Captions are free-form text beside them.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
-from typing import NamedTuple
 
 import numpy as np
 
@@ -164,83 +163,48 @@ def relay(scene: Scene) -> list[Question]:
 
 def follow(scene: Scene) -> list[Question]:
     """The cell of the object whose colour `chain` or `relay` ask, and of `chain`'s its character; only in training."""
+    dot = [([scene.dot, item], item, OF_THE_DOT) for item in _alike(scene.dot, "colour", scene)]
+    carried = [([item], item, f"object with {item.character}") for item in scene.items if item.character]
     found = []
-    for start in _of_the_dot(scene) + _carried(scene):
-        for other in _alike(start.item, "shape", scene):
-            boxes = _boxes([*start.seen, other])
+    for seen, item, named in [*dot, *carried]:
+        for other in _alike(item, "shape", scene):
+            boxes = _boxes([*seen, other])
             if _clearly_placed(other):
-                text = f"where is the object with the shape of the {start.named} ?"
-                found.append(Question("follow", text, cell(other), boxes))
-            if other.character and start.named != OF_THE_DOT:
-                text = f"what character is on the object with the shape of the {start.named} ?"
+                found.append(
+                    Question("follow", f"where is the object with the shape of the {named} ?", cell(other), boxes)
+                )
+            if other.character and named != OF_THE_DOT:
+                text = f"what character is on the object with the shape of the {named} ?"
                 found.append(Question("follow", text, other.character, boxes))
     return found
 
 
 def without(scene: Scene) -> list[Question]:
-    """Colour and cell of the object that `chain` asks for, its shape said; only in training."""
-    return _without(scene, _carried(scene), "without")
-
-
-def without_dot(scene: Scene) -> list[Question]:
-    """The same of `relay`; only in training."""
-    return _without(scene, _of_the_dot(scene), "without_dot")
-
-
-def gather(scene: Scene) -> list[Question]:
-    """How many objects have the shape of the one that `chain` starts from, of which colours; only in training."""
-    return _gather(scene, _carried(scene), "gather")
-
-
-def gather_dot(scene: Scene) -> list[Question]:
-    """The same of `relay`; only in training."""
-    return _gather(scene, _of_the_dot(scene), "gather_dot")
-
-
-class _Start(NamedTuple):
-    """The object a chain of looks begins with: what is `seen` up to it, how it is `named`, and its `mark`."""
-
-    seen: list[Item]
-    item: Item
-    named: str
-    mark: str
-
-
-def _of_the_dot(scene: Scene) -> list[_Start]:
-    """The only object with the dot's colour."""
-    alike = _alike(scene.dot, "colour", scene)
-    return [_Start([scene.dot, item], item, OF_THE_DOT, "color of the dot") for item in alike]
-
-
-def _carried(scene: Scene) -> list[_Start]:
-    """All that carry a character."""
-    return [_Start([o], o, f"object with {o.character}", o.character) for o in scene.items if o.character]
-
-
-def _without(scene: Scene, starts: list[_Start], kind: str) -> list[Question]:
+    """Colour and cell of the other of two objects of a shape, one of which carries a character; only in training."""
     found = []
-    for start in starts:
-        for other in _alike(start.item, "shape", scene):
-            named, boxes = f"{other.shape} with no {start.mark}", _boxes([*start.seen, other])
-            found.append(Question(kind, f"what color is the {named} ?", other.colour, boxes))
+    for carrier in scene.items:
+        for other in _alike(carrier, "shape", scene) if carrier.character else []:
+            named, boxes = f"{other.shape} with no {carrier.character}", _boxes([carrier, other])
+            found.append(Question("without", f"what color is the {named} ?", other.colour, boxes))
             if _clearly_placed(other):
-                found.append(Question(kind, f"where is the {named} ?", cell(other), boxes))
+                found.append(Question("without", f"where is the {named} ?", cell(other), boxes))
     return found
 
 
-def _gather(scene: Scene, starts: list[_Start], kind: str) -> list[Question]:
+def gather(scene: Scene) -> list[Question]:
+    """How many objects have the shape of the one that carries a character, of which colours; only in training."""
     found = []
-    for start in starts:
-        named = f"with the shape of the {start.named}"
-        same = [item for item in scene.items if item.shape == start.item.shape]
-        if len(same) <= MOST_COUNTED:
-            boxes = _boxes([*start.seen, *same])
-            found.append(Question(kind, f"how many objects {named} are there ?", str(len(same)), boxes))
-        for colour in sorted({item.colour for item in scene.items} - {start.item.colour}):
-            match = [item for item in same if item.colour == colour]
-            boxes = _boxes([*start.seen, *(match or same)])
-            text = f"is there a {colour} object {named} ?"
-            found.append(Question(kind, text, "yes" if match else "no", boxes))
+    for carrier in scene.items:
+        if carrier.character:
+            named = f"with the shape of the object with {carrier.character}"
+            same = [item for item in scene.items if item.shape == carrier.shape]
+            if len(same) <= MOST_COUNTED:
+                found.append(Question("gather", f"how many objects {named} are there ?", str(len(same)), _boxes(same)))
+            for colour in sorted({item.colour for item in scene.items} - {carrier.colour}):
+                match = [item for item in same if item.colour == colour]
+                answer = "yes" if match else "no"
+                boxes = _boxes([carrier, *(match or same)])
+                found.append(Question("gather", f"is there a {colour} object {named} ?", answer, boxes))
     return found
 
 
@@ -270,13 +234,7 @@ TYPES: dict[str, Callable[[Scene], list[Question]]] = {
     "relay": relay,
 }
 # What is asked in training: those of the benchmark, and more about what the longest of them look for.
-TRAINED: dict[str, Callable[[Scene], list[Question]]] = TYPES | {
-    "follow": follow,
-    "without": without,
-    "gather": gather,
-    "without_dot": without_dot,
-    "gather_dot": gather_dot,
-}
+TRAINED: dict[str, Callable[[Scene], list[Question]]] = TYPES | {"follow": follow, "without": without, "gather": gather}
 SEVERAL_LOOKS = ("link", "locate", "chain", "relay")
 CAPTION_REQUEST = "describe the image ."
 
