@@ -1,6 +1,5 @@
 """What GlimpsePrune keeps under caps and thresholds, and how it matches the evidence."""
 
-import json
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,15 +9,13 @@ from datasets import Dataset
 from tqdm import tqdm
 
 import pruning
-from analysis.evidence import evidence_tokens
 from analysis.masks import MaskQuality, mask_quality
 from analysis.significance import accuracy_interval
 from experiments.asking import answers, models
 from experiments.parameters.sections import Accuracy, Evaluate, GlimpseMasks
 from experiments.probing.random_masks import RandomMasks
 from experiments.recorded.by_type import groups
-from experiments.recorded.flops import flops_of
-from experiments.recorded.kept import left, raster
+from experiments.recorded.kept import evidence, left
 from pruning.glimpse import checkpoint
 from pruning.glimpse.selection import KeepImportant
 
@@ -47,16 +44,12 @@ def run(model_name: str, settings: list[Setting], benchmark: Dataset, asked: Eva
     methods = {setting: dict.fromkeys(counts, method_of(setting)) for setting in settings}
     by_lot = [setting for setting in settings if setting.cap == 1 and setting.threshold == PAPER_THRESHOLD]
     total = (len(methods) + len(by_lot)) * len(benchmark)
-    boxes = {question["id"]: question["boxes"] for batch in batches for question in batch.questions}
     rows: list[dict[str, Any]] = []
     with answers.side_by_side(model) as copies, tqdm(total=total, unit="question") as progress:
         for answered in answers.answer_all(copies, processor, methods, batches, asked.max_new_tokens):
             for setting, by_row in answered.items():
                 labels = {"setting": settings.index(setting), **setting._asdict()}
-                rows += [
-                    {**labels, "row": row, **measure(model.config, found, boxes, setting.cap)}
-                    for row, found in by_row.items()
-                ]
+                rows += [{**labels, "row": row, **measure(found, setting.cap)} for row, found in by_row.items()]
                 progress.update(len(by_row))
         table = pd.DataFrame(rows).sort_values(["setting", "row"]).assign(random_correct=np.nan)
         for setting in by_lot:
@@ -92,19 +85,16 @@ def method_of(setting: Setting) -> pruning.Method:
     return pruning.make(METHOD, path=setting.path, threshold=setting.threshold, **capped)
 
 
-def measure(config: Any, answer: dict[str, Any], boxes: dict[str, list[list[float]]], cap: float) -> dict[str, Any]:
+def measure(answer: dict[str, Any], cap: float) -> dict[str, Any]:
     """One answer's kept tokens against the evidence of its question."""
     kept_N = np.zeros(answer["visual_tokens"], dtype=bool)
     kept_N[left(answer["kept"], answer["visual_tokens"])] = True
-    evidence_N = evidence_tokens(boxes[answer["id"]], *raster(answer["visual_tokens"]))
-    per_layer = answer["visual_tokens_per_layer"]
-    shape = (answer["text_tokens"], json.loads(answer["images"]), answer["visual_tokens"], tuple(per_layer))
-    counted = flops_of(config, METHOD, answer["parameters"], *shape)
+    evidence_N = evidence(answer)
     return {
         **{name: answer[name] for name in ("id", "type", "answer", "prediction", "correct", "visual_tokens")},
         "kept_share": kept_N.mean(),
-        "mean_visual_tokens": np.mean(per_layer),
-        "flops": counted["total"] / counted["full"],
+        "mean_visual_tokens": np.mean(answer["visual_tokens_per_layer"]),
+        "flops": answer["flops"]["total"] / answer["flops"]["full"],
         "evidence_share": evidence_N.mean(),
         "recall_bound": min(1.0, int(cap * len(evidence_N)) / max(1, evidence_N.sum())),
         **mask_quality(kept_N, evidence_N)._asdict(),

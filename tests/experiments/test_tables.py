@@ -12,12 +12,14 @@ from experiments.parameters.sections import Evaluate
 from experiments.recorded import predictions
 from experiments.reports import budget, formats, published
 from experiments.reports.formats import Measured
+from pruning import registry
 
 
 def accuracy(methods: dict[str, list[float | None]], budgets: tuple[float, ...] = (0.5, 0.25)) -> pd.DataFrame:
     """Rows of accuracy.csv: accuracies by method and budget, None where the method does not reach it."""
     rows = [
-        {"model": "tiny", "benchmark": "scenes", "type": "all", "method": method, "budget": budget}
+        {"model": "tiny", "benchmark": "scenes", "type": "all", "method": method, "role": registry.get(method).role}
+        | {"budget": budget}
         | {"feasible": value is not None, "floor": 12.3, "n": 40 if value is not None else 0}
         | {"accuracy": value, "ci_low": (value or 0) - 0.1, "ci_high": (value or 0) + 0.1}
         for method, values in methods.items()

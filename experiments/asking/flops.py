@@ -1,27 +1,32 @@
 """FLOPs of one answered question."""
 
-import json
+from collections.abc import Sequence
 from typing import Any
 
-import pruning
-from pruning.choosing.budget import mean_visual_tokens
+from experiments.recorded.predictions import TERMS
+from pruning.choosing.base import Method
 from pruning.models import flops
 from pruning.models.sizes import Sizes
-
-TERMS = ("vision", "projector", "decoder", "choosing", "total", "per_decoded_token")
 
 
 def flops_of(
     config: Any,
-    name: str,
-    settings: str,
+    method: Method,
     text_tokens: int,
     images: list[Any],
     visual_tokens: int,
-    per_layer: tuple[int, ...],
+    per_layer: Sequence[int],
 ) -> dict[str, float]:
-    """The terms of one question, with `full`: the total of the unpruned model, and the mean visual tokens."""
-    method = pruning.make(name, **json.loads(settings))
+    """The `TERMS` of one question, with `full`: the total of the unpruned model.
+
+    Args:
+        config: the model's.
+        method: with the parameters that it was asked with.
+        text_tokens: tokens of the prompt that are not visual.
+        images: see pruning.models.flops.count.
+        visual_tokens: before pruning.
+        per_layer: visual tokens that entered each decoder layer.
+    """
     sizes = Sizes.of(
         config,
         visual_tokens=visual_tokens,
@@ -32,6 +37,7 @@ def flops_of(
     counted = flops.count(config, per_layer, text_tokens, images, choosing=choosing)
     terms = {term: float(getattr(counted, term)) for term in TERMS}
     if not method.uses_cache:  # no cache: every step is a prefill of one token more
-        terms["per_decoded_token"] = flops.count(config, per_layer, text_tokens + 1, images, choosing=choosing).total
+        longer = flops.count(config, per_layer, text_tokens + 1, images, choosing=choosing)
+        terms["per_decoded_token"] = float(longer.total)
     full = flops.count(config, [visual_tokens] * len(per_layer), text_tokens, images)
-    return terms | {"full": full.total, "mean_visual_tokens": mean_visual_tokens(per_layer)}
+    return terms | {"full": float(full.total)}
