@@ -108,7 +108,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
             for layers in questions
         ]
         pd.DataFrame(rows).to_parquet(predictions.PREDICTIONS / f"{method}.parquet")
-        described = [{"budget": b, "feasible": bool(q), "floor": None if q else 15.5} for b, q in cells.items()]
+        facts = {"role": registry.get(method).role, "budget_parameter": registry.get(method).budget_parameter}
+        described = [facts | {"budget": b, "feasible": bool(q), "floor": None if q else 15.5} for b, q in cells.items()]
         (predictions.PREDICTIONS / f"{method}.json").write_text(json.dumps(described))
     return Evaluate(
         benchmark="scenes", questions=0, seed=0, batch_size=1, max_new_tokens=1, budgets=[1.0, 0.5, 0.1],
