@@ -79,7 +79,8 @@ def evaluate(names: Sequence[str], model_name: str, settings: Evaluate) -> None:
         "max_new_tokens": settings.max_new_tokens,
         **asked.shared_by_methods(model, settings.benchmark),
     }
-    methods = {name: asked.find(name, model, settings.methods, shared, Path(__file__)) for name in names}
+    given = {name: stage.chosen("method", name, "evaluate.methods", settings.methods) for name in names}
+    methods = {name: asked.ask(name, fixed, model, shared, Path(__file__)) for name, fixed in given.items()}
     layout = answers.rows_of_batches(benchmark, settings.batch_size)
     groups = [layout[start : start + BATCHES_A_PART] for start in range(0, len(layout), BATCHES_A_PART)]
     wanted = [(name, budget) for name in names for budget in budgets_of(name, settings.budgets)]

@@ -69,8 +69,8 @@ def cells_of(parameters: Parameters, model: Any, batch: Batch) -> tuple[dict[Key
     shared |= {"questions": [question["id"] for question in batch.questions], **surroundings(model)}
     shared |= {"repeats": settings.repeats, "warm_ups": settings.warm_ups}
     methods, files = {}, {}
-    for name in parameters.evaluate.methods:
-        one = asked.find(name, model, parameters.evaluate.methods, shared, Path(__file__))
+    for name, fixed in parameters.evaluate.methods.items():
+        one = asked.ask(name, fixed, model, shared, Path(__file__))
         for budget in budgets_of(name, settings.budgets):
             wanted = budget * batch.visual_tokens
             try:

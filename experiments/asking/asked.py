@@ -7,7 +7,6 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from experiments import stage
 from experiments.asking import benchmarks, clip
 from experiments.recorded import cells
 from pruning import registry
@@ -34,26 +33,23 @@ def shared_by_methods(model: PreTrainedModel, benchmark: str) -> dict[str, Any]:
     }
 
 
-def find(
-    name: str, model: PreTrainedModel, methods: Mapping[str, Any], shared: Mapping[str, Any], *files: Path
-) -> Asked:
+def ask(name: str, fixed: Mapping[str, Any], model: PreTrainedModel, shared: Mapping[str, Any], *files: Path) -> Asked:
     """What to ask of a method.
 
     Args:
-        name: a key of `methods`.
+        name: of the method.
+        fixed: its parameters in params.yaml's evaluate.methods.
         model: what it is to prune.
-        methods: params.yaml's evaluate.methods.
         shared: what the cells of all methods depend on.
         files: code that counts besides the `ROOMS` and the method's own: the stage's.
 
     Raises:
-        ValueError: the method is not among the parameters', or a parameter is wrong.
+        ValueError: no such method, or a parameter is wrong.
     """
-    fixed = dict(stage.chosen("method", name, "evaluate.methods", methods))
     parameters, method = clip.loaded(fixed, model.device), registry.make(name, **fixed)
     depends_on = {
         "method": name,
-        "fixed": fixed,
+        "fixed": dict(fixed),
         **shared,
         "code": cells.code_digest([type(one) for one in (method, *method.made_of)], *files),
     }

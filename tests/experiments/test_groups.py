@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments import accuracy, glimpse_masks, second_model, tables
-from experiments.asking import grid as settings
+from experiments.asking import grid
 from experiments.parameters.load import Parameters, load_parameters
 from experiments.recorded import paths
 from experiments.recorded.by_type import TYPES_OF_SEVERAL_LOOKS, groups
@@ -71,11 +71,11 @@ def test_accuracy_and_its_tables_have_the_questions_with_several_looks(parameter
 
 
 def test_settings_have_the_questions_with_several_looks(parameters: Parameters) -> None:
-    answered = ANSWERS.assign(setting=0)
-    one = settings.Setting({"k": 1}, Full, {})
-    rows = {row["type"]: row for row in settings.describe(one, 0, answered, {}, parameters)}
+    answered = ANSWERS.assign(variant=0)
+    one = grid.Variant({"k": 1}, Full, {})
+    rows = {row["type"]: row for row in grid.describe(one, 0, answered, {}, parameters)}
     assert list(rows) == GROUPS and (rows["several_looks"]["n"], rows["several_looks"]["accuracy"]) == (4, 0.25)
-    refused = [*settings.describe(one, 1, answered, {1: "too deep"}, parameters)]
+    refused = [*grid.describe(one, 1, answered, {1: "too deep"}, parameters)]
     assert [row["type"] for row in refused] == GROUPS and not any(row["feasible"] for row in refused)
 
 

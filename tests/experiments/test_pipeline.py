@@ -30,7 +30,7 @@ NAMES_ONLY = (
     "experiments/figures.py",
     "pruning/__init__.py",
     "pruning/registry.py",
-    "pruning/presets.py",
+    "pruning/paper_settings.py",
 )
 # Methods are found by their names in params.yaml: an import does not tell which.
 BY_NAME = ("pruning/methods", "pruning/glimpse", "pruning/engine", "pruning/choosing")

@@ -8,7 +8,7 @@ from transformers import Qwen2_5_VLConfig
 
 import pruning
 from pruning.choosing.budget import InfeasibleBudget
-from pruning.glimpse.configuration import PRESETS
+from pruning.glimpse.configuration import PUBLISHED_CONFIGS
 from pruning.glimpse.method import GlimpsePrune
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.training import training_forward
@@ -232,7 +232,7 @@ def test_flops_of_the_published_setting():
     }
     config = Qwen2_5_VLConfig(text_config=text, vision_config={"depth": 32, "hidden_size": 1280})
     with torch.device("meta"):
-        modules = GlimpseModules(PRESETS["qwen2.5-vl-7b"].config, 3584, 28, 1280)
+        modules = GlimpseModules(PUBLISHED_CONFIGS["qwen2.5-vl-7b"].config, 3584, 28, 1280)
     method = GlimpsePrune(modules=modules, fixed_remain_ratio=0.111)
     sizes = Sizes.of(config, visual_tokens=4096, text_tokens=60)
     layer = flops.decoder_layer_flops

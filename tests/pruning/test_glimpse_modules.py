@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pruning.glimpse.configuration import PRESETS, GlimpseConfig
+from pruning.glimpse.configuration import PUBLISHED_CONFIGS, GlimpseConfig
 from pruning.glimpse.losses import box_mask, predictor_loss, predictor_losses
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.predictor import raster_positions
@@ -23,17 +23,17 @@ PUBLISHED = {
 def test_parameters_of_the_published_sizes(name):
     sizes, predictor, everything = PUBLISHED[name]
     with torch.device("meta"):
-        modules = GlimpseModules(PRESETS[name].config, *sizes)
+        modules = GlimpseModules(PUBLISHED_CONFIGS[name].config, *sizes)
     assert sum(parameter.numel() for parameter in modules.attn_fuser.parameters()) == predictor
     assert sum(parameter.numel() for parameter in modules.parameters()) == everything
 
 
-def test_presets_name_layers_and_models():
-    layers = {name: preset.config.reduce_layer for name, preset in PRESETS.items()}
+def test_published_settings_name_layers_and_models():
+    layers = {name: preset.config.reduce_layer for name, preset in PUBLISHED_CONFIGS.items()}
     assert layers == {"qwen2.5-vl-3b": 23, "qwen2.5-vl-7b": 18, "llava-1.5-7b": 21, "llava-1.5-13b": 26}
-    assert PRESETS["qwen2.5-vl-7b"].model == "Qwen/Qwen2.5-VL-7B-Instruct"
-    assert PRESETS["qwen2.5-vl-7b"].config.selected_visual_layers == (31, 23, 15, 7)
-    assert PRESETS["llava-1.5-7b"].config.use_attention_logits is False
+    assert PUBLISHED_CONFIGS["qwen2.5-vl-7b"].model == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert PUBLISHED_CONFIGS["qwen2.5-vl-7b"].config.selected_visual_layers == (31, 23, 15, 7)
+    assert PUBLISHED_CONFIGS["llava-1.5-7b"].config.use_attention_logits is False
 
 
 def test_initialised_as_the_authors_do():

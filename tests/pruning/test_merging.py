@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pruning.choosing.base import InsideLLM, KeepPerImage
-from pruning.engine.contract import Merged
+from pruning.engine.contract import MergedTokens
 from pruning.engine.tokens import Choice
 from tests.tiny_models import IMAGE, LAYERS, tiny_llava, tiny_qwen2_vl
 
@@ -23,7 +23,7 @@ class KeepAndMean(KeepPerImage):
         numbers = slots.clone()
         numbers[:, -1] = -1
         members = torch.zeros(*slots.shape, seen.num_visual, dtype=torch.bool).scatter(2, slots[..., None], True)
-        return Merged(torch.cat([first, rest.mean(dim=1, keepdim=True)], dim=1), slots, numbers, members)
+        return MergedTokens(torch.cat([first, rest.mean(dim=1, keepdim=True)], dim=1), slots, numbers, members)
 
     def choosing_flops(self, sizes):
         return 0

@@ -1,4 +1,4 @@
-"""Many settings on one subset, and the stages that are made of them."""
+"""Many variants on one subset, and the stages that are made of them."""
 
 import sys
 from pathlib import Path
@@ -8,17 +8,17 @@ import pytest
 import yaml
 
 from experiments import ablation, quartile_kept, reading_depth, score_kept
-from experiments.asking import grid as settings
-from experiments.asking.grid import PARTS, Setting
+from experiments.asking import grid
+from experiments.asking.grid import PARTS, Variant
 from experiments.parameters.load import ParametersError, load_parameters
 from pruning.methods.fastv import FastV
 from pruning.methods.full import Full
 from tests.experiments import workspace
 
-SETTINGS = [
-    Setting({"k": None}, Full, {}),
-    Setting({"k": 2}, FastV, {"k": 2, "r": 0.5}),
-    Setting({"k": 6}, FastV, {"k": 6, "r": 0.5}),  # the tiny model has layers 0..5
+VARIANTS = [
+    Variant({"k": None}, Full, {}),
+    Variant({"k": 2}, FastV, {"k": 2, "r": 0.5}),
+    Variant({"k": 6}, FastV, {"k": 6, "r": 0.5}),  # the tiny model has layers 0..5
 ]
 
 
@@ -42,7 +42,7 @@ def change(folder: Path, section: str, values: dict[str, object]) -> None:
 
 def measured() -> pd.DataFrame:
     parameters = load_parameters()
-    return settings.measure("here", SETTINGS, parameters.ablation, parameters)
+    return grid.measure("here", VARIANTS, parameters.ablation, parameters)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, main, *arguments: str) -> None:
@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, main, *arguments: str) -> None:
     main()
 
 
-def test_every_setting_has_its_rows_and_one_that_does_not_fit_its_reason(folder: Path) -> None:
+def test_every_variant_has_its_rows_and_one_that_does_not_fit_its_reason(folder: Path) -> None:
     table = measured()
     assert table["type"].tolist() == ["all", "attribute", "counting"] * 3
     fits = table[table["feasible"]]
@@ -70,8 +70,8 @@ def test_an_interrupted_run_takes_up_where_it_was(folder: Path) -> None:
     pd.testing.assert_frame_equal(measured(), table)
     assert lost.exists() and done.stat().st_mtime_ns == made
     parameters = load_parameters()
-    settings.measure("here", SETTINGS[:2], parameters.ablation, parameters)
-    assert len(list((PARTS / "here").iterdir())) == 4, "other settings are other parts"
+    grid.measure("here", VARIANTS[:2], parameters.ablation, parameters)
+    assert len(list((PARTS / "here").iterdir())) == 4, "other variants are other parts"
 
 
 def test_quartile_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,20 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 import pruning
 from pruning.choosing.budget import mean_visual_tokens
-from pruning.presets import LAYERS, NUM_VISUAL, PRESETS, paper, presets
+from pruning.paper_settings import LAYERS, NUM_VISUAL, PAPER_SETTINGS, paper, paper_settings
 from tests.tiny_models import CLIP, IMAGE, TEXT
 
 ENTRIES = [
-    (method, model, tokens) for method, models in PRESETS.items() for model, found in models.items() for tokens in found
+    (method, model, tokens)
+    for method, models in PAPER_SETTINGS.items()
+    for model, found in models.items()
+    for tokens in found
 ]
 
 
 @pytest.mark.parametrize(("name", "model", "tokens"), ENTRIES)
 def test_the_number_is_what_the_paper_counts(name, model, tokens):
-    preset, method = presets(name, model)[tokens], paper(name, model=model, tokens=tokens)
+    preset, method = paper_settings(name, model)[tokens], paper(name, model=model, tokens=tokens)
     assert preset.source and method == pruning.make(name, **vars(method))
     if preset.counted == "by the image":
         with pytest.raises(ValueError, match="no formula"):
@@ -61,7 +64,7 @@ def test_settings_of_the_papers(name, model, tokens, expected):
     [("llava-1.5-7b", 192, 166), ("llava-1.5-7b", 128, 98), ("llava-1.5-7b", 64, 30), ("llava-1.5-13b", 64, 37)],
 )
 def test_fastv_solved_for_a_mean_keeps_fewer_in_the_end(model, tokens, kept):
-    assert presets("fastv", model)[tokens].solved
+    assert paper_settings("fastv", model)[tokens].solved
     assert paper("fastv", model=model, tokens=tokens).stages(NUM_VISUAL, LAYERS[model]) == {2: kept}
 
 
@@ -79,7 +82,7 @@ def test_fastv_solved_for_a_mean_keeps_fewer_in_the_end(model, tokens, kept):
     ],
 )
 def test_a_setting_says_whether_it_is_the_authors_own(name, model, theirs):
-    own = [tokens for tokens, preset in presets(name, model).items() if not (preset.solved or preset.assumed)]
+    own = [tokens for tokens, preset in paper_settings(name, model).items() if not (preset.solved or preset.assumed)]
     assert own == theirs
 
 
@@ -94,7 +97,7 @@ def test_other_parameters_may_be_given():
         ("dart", "llava-1.5-7b", 96, r"192 \(final\), 128 \(final\), 64 \(final\)"),
         ("dart", "llava-1.5-13b", 128, "but for llava-1.5-7b"),
         ("tome", "llava-1.5-7b", 64, "no setting.*vispruner, fastervlm"),
-        ("vispruner", "llava-next-7b", 64, "Models with presets: llava-1.5-7b, llava-1.5-13b"),
+        ("vispruner", "llava-next-7b", 64, "Models with settings: llava-1.5-7b, llava-1.5-13b"),
         ("vizpruner", "llava-1.5-7b", 64, "unknown method"),
     ],
 )
@@ -116,13 +119,13 @@ def shaped_like_7b():
     return LlavaForConditionalGeneration(config).eval(), {"input_ids": ids, "pixel_values": torch.randn(1, 3, 96, 96)}
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if "llava-1.5-7b" in PRESETS[name]])
+@pytest.mark.parametrize("name", [name for name in PAPER_SETTINGS if "llava-1.5-7b" in PAPER_SETTINGS[name]])
 @torch.no_grad()
 def test_presets_run(name):
     model, inputs = shaped_like_7b()
-    smallest = min(presets(name, "llava-1.5-7b"))
+    smallest = min(paper_settings(name, "llava-1.5-7b"))
     method = paper(name, model="llava-1.5-7b", tokens=smallest)
     with method(model) as record:
         assert model(**inputs).logits.isfinite().all()
-    if presets(name, "llava-1.5-7b")[smallest].counted != "by the image":
+    if paper_settings(name, "llava-1.5-7b")[smallest].counted != "by the image":
         assert record.visual_tokens == [method.visual_tokens_per_layer(NUM_VISUAL, 32)]
