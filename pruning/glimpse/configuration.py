@@ -1,4 +1,4 @@
-"""What a GlimpsePrune checkpoint says about itself, by the keys of the authors' config.json, and what they published."""
+"""What a GlimpsePrune checkpoint says of itself, by the keys of the authors' config.json, and what they published."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
