@@ -13,7 +13,7 @@ from experiments import glimpse_depth, glimpse_masks
 from experiments.probing import masks
 from pruning.glimpse import checkpoint
 from tests.experiments import workspace
-from tests.pruning.tiny_glimpse import tiny_modules
+from tests.pruning.glimpse.tiny_glimpse import tiny_modules
 from tests.tiny_models import tiny_llava
 
 

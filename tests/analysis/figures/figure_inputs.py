@@ -11,12 +11,12 @@ import pandas as pd
 from PIL import Image
 
 from experiments.second_model import DIFFICULT_COLUMNS
-from tests.analysis.setting_inputs import TYPES, write_positions, write_score_kept, write_settings
+from tests.analysis.figures.setting_inputs import TYPES, write_positions, write_score_kept, write_settings
 
 BUDGETS = (0.75, 0.5, 0.333, 0.222, 0.111, 0.056)
 METHODS = ("full", "random", "grid", "oracle", "vispruner", "sequential_prune", "fastv")
 MERGING = "vispruner"  # in the made-up kept_tokens.csv
-PUBLISHED = Path(__file__).parents[2] / "data/published"
+PUBLISHED = Path(__file__).parents[3] / "data/published"
 INSIDE = ("sequential_prune", "fastv", "sparsevlm", "pyramiddrop", "dart", "vtw", "glimpse")
 
 

@@ -11,10 +11,10 @@ import torch
 
 import pruning
 from pruning.models.families import family_of
-from tests.pruning.masking import hidden, visible
+from tests.pruning.engine.masking import hidden, visible
 from tests.tiny_models import FAMILIES, IMAGE, LAYERS, take_row
 
-PAGE = Path(__file__).parents[2] / "docs/methods.md"
+PAGE = Path(__file__).parents[3] / "docs/methods.md"
 PROMPTS = (1, 0, 2)
 BOXES = ([[0, 0, 0.5, 0.4]], [], [[0.2, 0.1, 0.4, 0.9], [0.6, 0.6, 1, 1]])
 GREEDY = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
@@ -77,7 +77,7 @@ NEVER_ALL = {
 }
 # Methods that do not run on every family: what they promise is tested where they are.
 ELSEWHERE = {
-    "glimpse": (("llava", "qwen2_5_vl"), "test_glimpse_method.py"),
+    "glimpse": (("llava", "qwen2_5_vl"), "glimpse/test_method.py"),
     "oracle_inside": (("llava", "qwen2_vl", "qwen2_5_vl"), "test_oracle_inside.py"),
 }
 COLUMNS = {"llava": "LLaVA-1.5", "llava_next": "LLaVA-NeXT", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}

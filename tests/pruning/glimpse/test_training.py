@@ -7,7 +7,7 @@ from transformers import DynamicCache
 
 from pruning.glimpse.losses import predictor_loss
 from pruning.glimpse.training import training_forward
-from tests.pruning.tiny_glimpse import K, tiny_modules
+from tests.pruning.glimpse.tiny_glimpse import K, tiny_modules
 from tests.tiny_models import IMAGE, LAYERS, tiny_llava, tiny_qwen2_5_vl
 
 FAMILIES = {"llava": tiny_llava, "qwen2_5_vl": tiny_qwen2_5_vl}

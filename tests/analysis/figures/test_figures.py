@@ -17,7 +17,7 @@ from PIL import Image
 from analysis.figures.shared import style
 from experiments import figures
 from pruning import registry
-from tests.analysis.figure_inputs import (
+from tests.analysis.figures.figure_inputs import (
     CAPS,
     METHODS,
     TYPES,

@@ -8,7 +8,7 @@ from pruning import EncodedImages
 from pruning.methods.fastv import FastV
 from pruning.methods.sequence import Sequence
 from pruning.methods.vispruner import VisPruner
-from tests.pruning.fingerprint import fingerprint
+from tests.pruning.engine.fingerprint import fingerprint
 from tests.tiny_models import FAMILIES, tiny_llava
 
 GREEDY = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}

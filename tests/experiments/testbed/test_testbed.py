@@ -21,7 +21,7 @@ from experiments.testbed.questions import SEVERAL_LOOKS, TRAINED, TYPES, caption
 from experiments.testbed.scenes import CANVAS, Item, Scene, render, sample_scene
 from experiments.testbed.vocabulary import GRID, PATCH, WORD_ID, build_processor
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture

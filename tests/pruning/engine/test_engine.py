@@ -8,8 +8,8 @@ import torch
 import pruning
 from pruning.choosing.base import InsideLLM
 from pruning.engine.tokens import Choice
-from tests.pruning.fingerprint import fingerprint
-from tests.pruning.masking import hidden
+from tests.pruning.engine.fingerprint import fingerprint
+from tests.pruning.engine.masking import hidden
 from tests.tiny_models import FAMILIES, LAYERS, take_row, tiny_llava
 
 GREEDY = {"max_new_tokens": 3, "do_sample": False}

@@ -7,7 +7,7 @@ from pruning.glimpse.configuration import PUBLISHED_CONFIGS, GlimpseConfig
 from pruning.glimpse.losses import box_mask, predictor_loss, predictor_losses
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.predictor import raster_positions
-from tests.pruning.tiny_glimpse import tiny_modules
+from tests.pruning.glimpse.tiny_glimpse import tiny_modules
 from tests.tiny_models import tiny_llava, tiny_qwen2_5_vl, tiny_qwen2_vl
 
 # Width of the language model, its heads, width of the vision tower; parameters of the predictor and of everything.

@@ -25,7 +25,7 @@ from experiments.testbed.phases_qwen import EQUAL_WINDOWS, RESOLUTIONS, Joint, e
 from experiments.testbed.questions import TYPES
 from experiments.testbed.scenes import Scene, render, sample_scene
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 FOLDER = REPOSITORY / "data/models/scenes-qwen"
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import pruning
 from pruning.glimpse import checkpoint
 from pruning.glimpse.method import GlimpsePrune
-from tests.pruning.tiny_glimpse import tiny_modules
+from tests.pruning.glimpse.tiny_glimpse import tiny_modules
 from tests.tiny_models import LAYERS, tiny_llava, tiny_qwen2_5_vl
 
 MODULES = ("attn_fuser", "le_proj", "le_norm")

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.figures import difficult_questions, second_model
 from experiments import figures
-from tests.analysis.figure_inputs import write_second_model
+from tests.analysis.figures.figure_inputs import write_second_model
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import yaml
 
 from experiments.parameters.load import ParametersError, load_parameters
 
-COMMITTED = Path(__file__).parents[2] / "params.yaml"
+COMMITTED = Path(__file__).parents[3] / "params.yaml"
 
 
 def write(tmp_path: Path, changes: dict[str, object], remove: str | None = None) -> Path:

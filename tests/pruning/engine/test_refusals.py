@@ -5,7 +5,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel, StaticCache
 
 import pruning
-from tests.pruning.fingerprint import fingerprint
+from tests.pruning.engine.fingerprint import fingerprint
 from tests.tiny_models import IMAGE, LAYERS, tiny_llava
 
 PRUNING = {"random": {"keep": 5}, "fastv": {"k": 2, "r": 0.6}}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.conformance.__main__ import main, run
-from tests.experiments.golden_cases import GOLDEN, copy_llm, copy_vision, rewrite
+from tests.experiments.conformance.golden_cases import GOLDEN, copy_llm, copy_vision, rewrite
 
 SUPPORTED = {
     "vispruner": 8,

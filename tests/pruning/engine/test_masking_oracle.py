@@ -8,8 +8,8 @@ import torch
 import pruning
 from pruning.methods.fastv import FastV
 from pruning.models.families import family_of
-from tests.pruning import flash_like
-from tests.pruning.masking import hidden, visible
+from tests.pruning.engine import flash_like
+from tests.pruning.engine.masking import hidden, visible
 from tests.tiny_models import FAMILIES
 
 flash_like.register()

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis.figures.shared import style
-from tests.analysis.figure_inputs import TYPES, write_all
+from tests.analysis.figures.figure_inputs import TYPES, write_all
 
 
 @pytest.fixture

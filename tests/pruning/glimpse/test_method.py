@@ -15,10 +15,10 @@ from pruning.glimpse.training import training_forward
 from pruning.models import flops
 from pruning.models.sizes import Sizes
 from pruning.registry import solve
-from tests.analysis.test_flops import measured
-from tests.pruning import flash_like
-from tests.pruning.masking import hidden
-from tests.pruning.tiny_glimpse import K, tiny_modules
+from tests.pruning.engine import flash_like
+from tests.pruning.engine.masking import hidden
+from tests.pruning.glimpse.tiny_glimpse import K, tiny_modules
+from tests.pruning.models.test_flops import measured
 from tests.tiny_models import LAYERS, take_row, tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
 
 flash_like.register()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.conformance.__main__ import main
-from tests.experiments.golden_cases import copy_llm, copy_vision, rewrite
+from tests.experiments.conformance.golden_cases import copy_llm, copy_vision, rewrite
 
 
 def no_folder(folder: Path) -> None:

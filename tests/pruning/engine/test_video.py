@@ -6,12 +6,12 @@ import torch
 import pruning
 from pruning import EncodedImages
 from pruning.glimpse.method import GlimpsePrune
-from tests.pruning import test_encoded
-from tests.pruning import test_glimpse_method as glimpse
-from tests.pruning import test_masking_oracle as oracle
-from tests.pruning.fingerprint import fingerprint
-from tests.pruning.test_engine import generate
-from tests.pruning.tiny_glimpse import tiny_modules
+from tests.pruning.engine import test_encoded
+from tests.pruning.engine import test_masking_oracle as oracle
+from tests.pruning.engine.fingerprint import fingerprint
+from tests.pruning.engine.test_engine import generate
+from tests.pruning.glimpse import test_method as glimpse
+from tests.pruning.glimpse.tiny_glimpse import tiny_modules
 from tests.tiny_models import FAMILIES, VIDEO, take_row, tiny_qwen2_5_vl, tiny_qwen2_vl
 
 QWEN = ["qwen2_vl", "qwen2_5_vl"]
