@@ -24,7 +24,7 @@ RESULT = Path("results/reading_depth.csv")
 
 def variants_of(layers: int) -> list[Variant]:
     """Nothing visual from each layer on, then the unpruned model."""
-    gone = [Variant({"method": Withdraw.name, "layer": k}, Withdraw, {"layer": k}) for k in range(layers)]
+    gone = [Variant({"method": Withdraw.name, "layer": k}, Withdraw, {"k": k}) for k in range(layers)]
     return [*gone, Variant({"method": Full.name, "layer": layers}, Full, {})]
 
 

@@ -47,7 +47,7 @@ def test_withdrawn_images_leave_the_answer_to_the_text(family, layer):
     """From layer 0 on the logits do not depend on the pixels; later they do, on those of the layers before."""
     model, inputs = FAMILIES[family]((1, 1))
     other = inputs | {"pixel_values": inputs["pixel_values"].flip(0) * 0.5}
-    with Withdraw(layer=layer)(model) as record:
+    with Withdraw(k=layer)(model) as record:
         logits, changed = (model(**given).logits[:, -1] for given in (inputs, other))
     assert record.visual_tokens[0][layer:] == [0] * (len(record.visual_tokens[0]) - layer)
     assert torch.equal(logits, changed) == (layer == 0)
@@ -85,7 +85,7 @@ def test_random_masks_have_the_sizes_they_are_told(family):
     ]
     assert one == again
     assert one != other
-    with pytest.raises(ValueError, match="counts has 1 samples but the batch 2"):
+    with pytest.raises(ValueError, match="counts has 1 samples but the batch more"):
         kept(RandomMasks(counts=[3]), model, inputs)
 
 

@@ -77,7 +77,7 @@ NEVER_ALL = {
 }
 # Methods that do not run on every family: what they promise is tested where they are.
 ELSEWHERE = {
-    "glimpse": (("llava", "qwen2_5_vl"), "glimpse/test_method.py"),
+    "glimpse": (("llava", "qwen2_5_vl"), "../glimpse/test_method.py"),
     "oracle_inside": (("llava", "qwen2_vl", "qwen2_5_vl"), "test_oracle_inside.py"),
 }
 COLUMNS = {"llava": "LLaVA-1.5", "llava_next": "LLaVA-NeXT", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}
