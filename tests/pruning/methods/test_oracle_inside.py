@@ -49,5 +49,5 @@ def test_beams_share_the_choice_of_their_sample():
 
 def test_boxes_for_too_few_samples():
     model, inputs = tiny_llava((1, 1))
-    with pytest.raises(ValueError, match="a list for every sample"):
+    with pytest.raises(ValueError, match="one entry for every sample"):
         kept(model, inputs, boxes=[[BOX]])
