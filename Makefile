@@ -85,7 +85,7 @@ lab: setup
 	@echo "== lab: JupyterLab on notebooks/"
 	$(BIN)/jupyter lab
 
-# MkDocs lives in an environment of its own, so that requirements.lock need not know it. Notebooks are executed again when
+# MkDocs lives in an environment of its own, so that requirements.lock need not know it; ruff formats the signatures. Notebooks are executed again when
 # they or what the pipeline made (dvc.lock) changed.
 DOCS := build/docs-env
 EXECUTED := $(patsubst notebooks/%,build/notebooks/%,$(wildcard notebooks/*.ipynb))
@@ -101,6 +101,7 @@ $(DOCS)/installed: pyproject.toml | .venv/installed
 	$(BIN)/python -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --progress-bar off $$($(BIN)/python -c 'import tomllib; \
 		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])') \
+		"$$(grep '^ruff==' requirements.lock)" \
 		|| $(call INSTALL_FAILED,the extra docs)
 	@touch $@
 

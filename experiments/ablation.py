@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import stage
 from experiments.asking import grid
-from experiments.asking.grid import Setting
+from experiments.asking.grid import Variant
 from experiments.parameters.load import Parameters
 from experiments.recorded.cells import write_text
 from pruning import registry
@@ -19,11 +19,11 @@ from pruning import registry
 RESULTS = Path("results/ablation")
 
 
-def settings_of(name: str, values: dict[str, list[Any]]) -> list[Setting]:
+def variants_of(name: str, values: dict[str, list[Any]]) -> list[Variant]:
     """The unpruned model, then every combination, the last parameter of the grid changing first."""
     combinations = [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
-    unpruned = Setting({"method": "full"} | dict.fromkeys(values), registry.get("full"), {})
-    return [unpruned, *(Setting({"method": name} | one, registry.get(name), one) for one in combinations)]
+    unpruned = Variant({"method": "full"} | dict.fromkeys(values), registry.get("full"), {})
+    return [unpruned, *(Variant({"method": name} | one, registry.get(name), one) for one in combinations)]
 
 
 def write(parameters: Parameters, names: list[str]) -> None:
@@ -35,7 +35,7 @@ def write(parameters: Parameters, names: list[str]) -> None:
 
 def write_grid(parameters: Parameters, name: str, values: dict[str, list[Any]]) -> None:
     """The table of one method."""
-    table = grid.measure(f"ablation/{name}", settings_of(name, values), parameters.ablation, parameters)
+    table = grid.measure(f"ablation/{name}", variants_of(name, values), parameters.ablation, parameters)
     whole = [key for key, given in values.items() if all(isinstance(value, int) for value in given)]
     write_text(RESULTS / f"{name}.csv", table.astype(dict.fromkeys(whole, "Int64")).to_csv(index=False))
 

@@ -36,16 +36,15 @@ def table(parameters: Parameters) -> pd.DataFrame:
         head = {"model": parameters.model, "benchmark": parameters.evaluate.benchmark}
         fixed = parameters.evaluate.methods[cell.method]
         for kind, of_kind in groups(cell.answers, parameters.evaluate.benchmark, types):
-            row = {**head, "type": kind, "method": cell.method, "parameters": json.dumps(fixed), "budget": cell.budget}
-            row |= {"feasible": cell.feasible, "floor": cell.floor, "n": len(of_kind)}
+            row = {**head, "type": kind, "method": cell.method, "role": cell.role, "budget": cell.budget}
+            row |= {"parameters": json.dumps(fixed), "feasible": cell.feasible, "floor": cell.floor, "n": len(of_kind)}
             if cell.feasible:
                 row |= {"parameters": shared_parameters(of_kind), "flops": flops.loc[(cell.method, cell.budget)]}
                 row |= measured(of_kind, parameters)
             rows.append(row)
-    order = (
-        "model benchmark type method parameters budget feasible floor mean_visual_tokens visual_tokens_per_layer flops"
-    )
-    return pd.DataFrame(rows).reindex(columns=[*order.split(), "n", "accuracy", "ci_low", "ci_high"])
+    order = "model benchmark type method role parameters budget feasible floor mean_visual_tokens"
+    order += " visual_tokens_per_layer flops n accuracy ci_low ci_high"
+    return pd.DataFrame(rows).reindex(columns=order.split())
 
 
 def shared_parameters(answers: pd.DataFrame) -> str:

@@ -4,7 +4,8 @@ methods: `python -m experiments.evaluate vispruner fastv`.
 Reads the sections `model` and `evaluate` of params.yaml. Writes, per method:
 
 - results/predictions/METHOD.parquet: one row per budget and question (`SCHEMA`);
-- results/predictions/METHOD.json: one entry per budget: what was asked, and the floor where the method cannot reach it.
+- results/predictions/METHOD.json: one entry per budget: what was asked, facts of the method, and the floor where
+  it cannot reach the budget.
 
 All methods and budgets share the preprocessed images and prompts and, batch by batch, what the vision tower and the
 projector make of them, unless a method changes the tower. Finished answers are kept in results/parts/, some batches of
@@ -14,7 +15,6 @@ on: an interrupted run takes up where it was, and a changed parameter or method 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from experiments import stage
-from experiments.asking import answers, benchmarks, clip, models
+from experiments.asking import answers, asked, benchmarks, models
 from experiments.asking.answers import Batch, Plan
+from experiments.asking.asked import Asked
 from experiments.parameters.load import Parameters
 from experiments.parameters.sections import Evaluate
 from experiments.recorded import cells
-from experiments.recorded.predictions import PREDICTIONS, budgets_of
+from experiments.recorded.predictions import PREDICTIONS, TERMS, budgets_of
 from pruning import registry
 
 Key = tuple[str, float]  # method and budget
@@ -50,6 +51,10 @@ SCHEMA = pa.schema(
         ("images", pa.string()),  # JSON; see pruning.models.flops.count
         ("visual_tokens", pa.int32()),  # before pruning
         ("visual_tokens_per_layer", pa.list_(pa.int32())),
+        # Of this question (TERMS), and of the whole prefill unpruned (`full`).
+        ("flops", pa.struct([(term, pa.float64()) for term in (*TERMS, "full")])),
+        # Visual tokens under the evidence boxes; null where they form no square raster.
+        ("evidence", pa.list_(pa.int32())),
         # Visual tokens entering a layer, in their original numbering, for each layer where they are not those of the
         # layer before (before layer 0: all of them).
         ("kept", pa.list_(pa.struct([("layer", pa.int32()), ("indices", pa.list_(pa.int32()))]))),
@@ -60,51 +65,6 @@ SCHEMA = pa.schema(
 ROW = pa.field("row", pa.int32())
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A method as params.yaml asks for it.
-
-    Attributes:
-        parameters: all but the one that a budget decides.
-        depends_on: everything that an answer depends on, but for budget and part.
-    """
-
-    parameters: dict[str, Any]
-    depends_on: dict[str, Any]
-
-
-def shared_by_methods(model: PreTrainedModel, settings: Evaluate, ids: list[str]) -> dict[str, Any]:
-    """What the answers of every method depend on; reads the model's weights, so once for all of them."""
-    return {
-        "model": cells.model_digest(model),
-        "benchmark": cells.files_digest([benchmarks.path(settings.benchmark)]),
-        "questions": ids,
-        "batch_size": settings.batch_size,
-        "max_new_tokens": settings.max_new_tokens,
-    }
-
-
-def asked(name: str, model: PreTrainedModel, settings: Evaluate, shared: Mapping[str, Any]) -> Asked:
-    """What to ask of a method, its CLIP model loaded, beside what all methods share.
-
-    Raises:
-        ValueError: the method is not among the parameters', or a parameter is wrong.
-    """
-    fixed = dict(stage.chosen("method", name, "evaluate.methods", settings.methods))
-    parameters, method = clip.loaded(fixed, model.device), registry.make(name, **fixed)
-    depends_on = {
-        "method": name,
-        "fixed": fixed,
-        **shared,
-        "code": cells.code_digest([type(one) for one in (method, *method.made_of)], Path(__file__)),
-    }
-    if "path" in fixed:
-        depends_on["modules"] = cells.files_digest(file for file in Path(fixed["path"]).iterdir() if file.is_file())
-    if "clip" in fixed:
-        depends_on["clip"] = cells.model_digest(parameters["clip"])
-    return Asked(parameters, depends_on)
-
-
 def evaluate(names: Sequence[str], model_name: str, settings: Evaluate) -> None:
     """Run methods at all budgets and write the two files of each; see the module's text.
 
@@ -113,8 +73,14 @@ def evaluate(names: Sequence[str], model_name: str, settings: Evaluate) -> None:
     """
     benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
     model, processor = models.load(model_name)
-    shared = shared_by_methods(model, settings, benchmark["id"][:])
-    methods = {name: asked(name, model, settings, shared) for name in names}
+    shared = {
+        "questions": benchmark["id"][:],
+        "batch_size": settings.batch_size,
+        "max_new_tokens": settings.max_new_tokens,
+        **asked.shared_by_methods(model, settings.benchmark),
+    }
+    given = {name: stage.chosen("method", name, "evaluate.methods", settings.methods) for name in names}
+    methods = {name: asked.ask(name, fixed, model, shared, Path(__file__)) for name, fixed in given.items()}
     layout = answers.rows_of_batches(benchmark, settings.batch_size)
     groups = [layout[start : start + BATCHES_A_PART] for start in range(0, len(layout), BATCHES_A_PART)]
     wanted = [(name, budget) for name in names for budget in budgets_of(name, settings.budgets)]
@@ -183,7 +149,9 @@ def run_part(
 def write_method(name: str, parts: list[list[Path]]) -> None:
     """The two files of a method, from the parts of each of its budgets."""
     tables = [joined([pq.read_table(path) for path in of_budget]) for of_budget in parts]
-    described = [json.loads(table.schema.metadata[b"cell"]) for table in tables]
+    method = registry.get(name)
+    facts = {"role": method.role, "budget_parameter": method.budget_parameter}
+    described = [json.loads(table.schema.metadata[b"cell"]) | facts for table in tables]
     predictions = pa.concat_tables([SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in tables)])
     cells.write_table(PREDICTIONS / f"{name}.parquet", predictions)
     cells.write_text(PREDICTIONS / f"{name}.json", json.dumps(described, indent=1) + "\n")

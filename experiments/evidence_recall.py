@@ -17,24 +17,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from transformers import AutoConfig
 
-from analysis.evidence import evidence_tokens, recall
+from analysis.evidence import recall
 from analysis.significance import mean_intervals
 from experiments import stage
-from experiments.asking import benchmarks
-from experiments.asking.boxes import seen_boxes
-from experiments.asking.processors import load_processor
-from experiments.named import presets
 from experiments.parameters.load import Parameters
 from experiments.recorded import predictions
 from experiments.recorded.by_type import groups
 from experiments.recorded.cells import write_text
-from experiments.recorded.kept import layers_per_token, left, raster
+from experiments.recorded.kept import evidence, layers_per_token, left
 
 RESULT = Path("results/evidence_recall.csv")
 MEASURES = ("recall", "recall_last_layer", "accuracy")
-COLUMNS = ["id", "type", "correct", "visual_tokens", "visual_tokens_per_layer", "kept"]
+COLUMNS = ["id", "type", "correct", "visual_tokens", "visual_tokens_per_layer", "kept", "evidence"]
 
 
 def table(parameters: Parameters) -> pd.DataFrame:
@@ -43,15 +38,11 @@ def table(parameters: Parameters) -> pd.DataFrame:
     Raises:
         ValueError: visual tokens that form no square raster, or no question with evidence boxes.
     """
-    boxes = evidence_boxes(parameters)
-    evidence: dict[str, np.ndarray] = {}
     measured = []
     for cell in predictions.read(parameters.evaluate, COLUMNS):
-        answers = cell.answers[cell.answers["id"].isin(boxes)]
-        for row in answers.to_dict("records"):
-            if row["id"] not in evidence:
-                evidence[row["id"]] = evidence_tokens(boxes[row["id"]], *raster(row["visual_tokens"]))
-            measured.append({"method": cell.method, "budget": cell.budget, **measure(row, evidence[row["id"]])})
+        for row in cell.answers.to_dict("records"):
+            if (evidence_N := evidence(row)).any():
+                measured.append({"method": cell.method, "budget": cell.budget, **measure(row, evidence_N)})
     if not measured:
         raise ValueError("no question has evidence boxes: evidence recall cannot be measured on this benchmark")
     questions = pd.DataFrame(measured)
@@ -62,19 +53,6 @@ def table(parameters: Parameters) -> pd.DataFrame:
     joined = joined.assign(model=parameters.model, benchmark=parameters.evaluate.benchmark)
     ends = [name for measure in MEASURES for name in (measure, f"{measure}_low", f"{measure}_high")]
     return joined[["model", "benchmark", "type", "method", "budget", "n", "merged", *ends]]
-
-
-def evidence_boxes(parameters: Parameters) -> dict[str, list[list[float]]]:
-    """The boxes of each question that has any, by its id, in the frame that the vision tower sees."""
-    settings, source = parameters.evaluate, presets.find(parameters.model).source
-    image_processor = load_processor(source, AutoConfig.from_pretrained(source)).image_processor
-    asked = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
-    sizes = [image.size for image in asked["image"]]
-    found = {
-        name: seen_boxes(boxes, size, image_processor)
-        for name, boxes, size in zip(asked["id"], asked["boxes"], sizes, strict=True)
-    }
-    return {name: boxes for name, boxes in found.items() if boxes}
 
 
 def measure(row: dict[str, Any], evidence_N: np.ndarray) -> dict[str, Any]:

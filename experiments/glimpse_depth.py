@@ -24,8 +24,8 @@ def write(parameters: Parameters) -> None:
     benchmark = benchmarks.load(parameters.evaluate.benchmark, asked.questions, asked.seed)
     depths = {path: checkpoint.read_config(path).reduce_layer for path in asked.paths}
     by_depth = sorted(depths, key=depths.__getitem__)
-    settings = [masks.Setting(path, cap) for path, cap in product(by_depth, asked.caps)]
-    questions = masks.run(asked.model, settings, benchmark, parameters.evaluate)
+    rules = [masks.MaskRule(path, cap) for path, cap in product(by_depth, asked.caps)]
+    questions = masks.run(asked.model, rules, benchmark, parameters.evaluate)
     questions = questions.assign(reduce_layer=questions["path"].map(depths))
     labels = ["reduce_layer", "cap"]
     table = masks.summary(questions, labels, parameters.evaluate.benchmark, parameters.accuracy)

@@ -24,8 +24,8 @@ from experiments.parameters.load import Parameters
 from experiments.probing.masks import (
     MEASURES,
     PAPER_THRESHOLD,
+    rules_of,
     run,
-    settings_of,
     summary,
 )
 from experiments.recorded.cells import write_text
@@ -51,7 +51,7 @@ def write(parameters: Parameters) -> None:
     """The three tables."""
     settings, asked = parameters.evaluate, parameters.glimpse_masks
     benchmark = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
-    each = {model: run(model, settings_of(path, asked), benchmark, settings) for model, path in asked.modules.items()}
+    each = {model: run(model, rules_of(path, asked), benchmark, settings) for model, path in asked.modules.items()}
     questions = pd.concat([table.assign(model=model) for model, table in each.items()])
     columns = ["model", "id", "type", "cap", "threshold", "correct", "random_correct", *MEASURES]
     write_text(QUESTIONS, questions[columns].round(4).to_csv(index=False))

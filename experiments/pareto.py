@@ -17,7 +17,6 @@ from experiments.parameters.load import Parameters
 from experiments.recorded import paths
 from experiments.recorded.by_type import ALL, SEVERAL_LOOKS
 from experiments.recorded.cells import write_text
-from pruning import registry
 
 RESULT = Path("results/pareto.csv")
 CELL = ["model", "benchmark", "method", "budget"]
@@ -27,19 +26,19 @@ COSTS = ("flops_ratio", "latency_ratio")
 def table(accuracy: pd.DataFrame, flops: pd.DataFrame, latency: pd.DataFrame) -> pd.DataFrame:
     """pareto.csv from accuracy.csv, flops.csv and latency.csv; see the module's text."""
     cells = accuracy[accuracy["type"].isin((ALL, SEVERAL_LOOKS)) & accuracy["feasible"]]
-    cells = cells[[*CELL, "type", "accuracy", "ci_low", "ci_high"]]
+    cells = cells[[*CELL, "type", "role", "accuracy", "ci_low", "ci_high"]]
     flops = flops[[*CELL, "ratio_to_full"]].rename(columns={"ratio_to_full": "flops_ratio"})
     ends = {f"ratio{end}": f"latency_ratio{end}" for end in ("", "_low", "_high")}
     latency = latency[[*CELL, *ends]].rename(columns=ends)
     joined = cells.merge(flops, on=CELL, how="left").merge(latency, on=CELL, how="left")
     for cost in COSTS:
-        rivals = joined[joined[cost].notna() & ~joined["method"].isin(registry.of_role("oracle"))]
+        rivals = joined[joined[cost].notna() & joined["role"].ne("oracle")]
         fronts = [
             pd.Series(on_front(rows[cost], rows["accuracy"]), index=rows.index) for _, rows in rivals.groupby("type")
         ]
         front = pd.concat(fronts) if fronts else pd.Series(dtype=bool)
         joined[f"on_{cost.removesuffix('_ratio')}_front"] = front.reindex(joined.index, fill_value=False)
-    return joined
+    return joined.drop(columns="role")
 
 
 def write(parameters: Parameters) -> None:

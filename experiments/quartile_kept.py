@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments import stage
 from experiments.asking import grid
-from experiments.asking.grid import Setting
+from experiments.asking.grid import Variant
 from experiments.parameters.load import Parameters
 from experiments.probing.probes import KeepQuartile
 from experiments.recorded.cells import write_text
@@ -18,17 +18,17 @@ from pruning.methods.full import Full
 RESULT = Path("results/quartile_kept.csv")
 
 
-def settings_of(layers: list[int]) -> list[Setting]:
+def variants_of(layers: list[int]) -> list[Variant]:
     """The unpruned model, then every quartile in front of every layer."""
     kept = [{"layer": layer, "quartile": quartile} for layer in layers for quartile in range(1, 5)]
-    unpruned = Setting({"method": "full", "layer": None, "quartile": None}, Full, {})
-    return [unpruned, *(Setting({"method": KeepQuartile.name, **one}, KeepQuartile, one) for one in kept)]
+    unpruned = Variant({"method": "full", "layer": None, "quartile": None}, Full, {})
+    return [unpruned, *(Variant({"method": KeepQuartile.name, **one}, KeepQuartile, one) for one in kept)]
 
 
 def write(parameters: Parameters) -> None:
     """The table."""
     asked = parameters.quartile_kept
-    table = grid.measure("quartile_kept", settings_of(asked.layers), asked, parameters)
+    table = grid.measure("quartile_kept", variants_of(asked.layers), asked, parameters)
     write_text(RESULT, table.astype({"layer": "Int64", "quartile": "Int64"}).to_csv(index=False))
 
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from experiments import stage
 from experiments.asking import grid
-from experiments.asking.grid import Setting
+from experiments.asking.grid import Variant
 from experiments.named import presets
 from experiments.parameters.load import Parameters
 from experiments.probing.probes import Withdraw
@@ -22,17 +22,17 @@ from pruning.methods.full import Full
 RESULT = Path("results/reading_depth.csv")
 
 
-def settings_of(layers: int) -> list[Setting]:
+def variants_of(layers: int) -> list[Variant]:
     """Nothing visual from each layer on, then the unpruned model."""
-    gone = [Setting({"method": Withdraw.name, "layer": k}, Withdraw, {"layer": k}) for k in range(layers)]
-    return [*gone, Setting({"method": Full.name, "layer": layers}, Full, {})]
+    gone = [Variant({"method": Withdraw.name, "layer": k}, Withdraw, {"k": k}) for k in range(layers)]
+    return [*gone, Variant({"method": Full.name, "layer": layers}, Full, {})]
 
 
 def write(parameters: Parameters) -> None:
     """The table."""
     config = AutoConfig.from_pretrained(presets.find(parameters.model).source)
-    settings = settings_of(config.get_text_config().num_hidden_layers)
-    table = grid.measure("reading_depth", settings, parameters.reading_depth, parameters)
+    variants = variants_of(config.get_text_config().num_hidden_layers)
+    table = grid.measure("reading_depth", variants, parameters.reading_depth, parameters)
     write_text(RESULT, table.to_csv(index=False))
 
 

@@ -208,6 +208,7 @@ def _range(counts: pd.Series) -> str:
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    """Without the blanks that would align columns: in a page under git a changed number is then one changed line."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

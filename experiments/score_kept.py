@@ -10,7 +10,7 @@ from pathlib import Path
 
 from experiments import stage
 from experiments.asking import grid
-from experiments.asking.grid import Setting
+from experiments.asking.grid import Variant
 from experiments.parameters.load import Parameters
 from experiments.probing.attention import LAYER
 from experiments.probing.probes import KeepByLastQuery
@@ -22,25 +22,25 @@ from pruning.methods.random import Random
 RESULT = Path("results/score_kept.csv")
 
 
-def settings_of(keep: int) -> list[Setting]:
+def variants_of(keep: int) -> list[Variant]:
     """The unpruned model, then every score; `layer` is the decoder layer that a score is read from."""
     return [
-        Setting({"score": "full", "layer": None, "keep": None}, Full, {}),
-        Setting({"score": "last", "layer": LAYER, "keep": keep}, KeepByLastQuery, {"keep": keep, "layer": LAYER}),
-        Setting(
+        Variant({"score": "full", "layer": None, "keep": None}, Full, {}),
+        Variant({"score": "last", "layer": LAYER, "keep": keep}, KeepByLastQuery, {"keep": keep, "layer": LAYER}),
+        Variant(
             {"score": "equi_last", "layer": LAYER, "keep": keep},
             KeepByLastQuery,
             {"keep": keep, "layer": LAYER, "rope": False},
         ),
-        Setting({"score": "random", "layer": None, "keep": keep}, Random, {"keep": keep, "seed": 0}),
-        Setting({"score": "cls", "layer": None, "keep": keep}, FasterVLM, {"keep": keep}),
+        Variant({"score": "random", "layer": None, "keep": keep}, Random, {"keep": keep, "seed": 0}),
+        Variant({"score": "cls", "layer": None, "keep": keep}, FasterVLM, {"keep": keep}),
     ]
 
 
 def write(parameters: Parameters) -> None:
     """The table."""
     asked = parameters.score_kept
-    table = grid.measure("score_kept", settings_of(asked.keep), asked, parameters)
+    table = grid.measure("score_kept", variants_of(asked.keep), asked, parameters)
     write_text(RESULT, table.astype({"layer": "Int64", "keep": "Int64"}).to_csv(index=False))
 
 

@@ -10,7 +10,6 @@ Reads the section `second_model` of params.yaml, and the confidence of `accuracy
   downsampling to that budget answers wrong (`difficult`) and on those that it answers right (`easy`).
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from experiments.parameters.load import Parameters
 from experiments.parameters.sections import SecondModel
 from experiments.recorded.by_type import ALL, groups
 from experiments.recorded.cells import write_text
-from experiments.recorded.flops import flops_of
 from experiments.recorded.measured import measured
 from experiments.recorded.predictions import budgets_of
 from pruning.methods.full import Full
@@ -70,15 +68,15 @@ def answer_size(model: Any, processor: Any, benchmark: Dataset, settings: Second
     head = {"model": settings.model, "image_size": side}
     with answers.side_by_side(model) as copies:
         found = collect(copies, processor, methods, batches, settings.max_new_tokens, f"{side} pixels")
-        unpruned = {row["id"]: _flops(model.config, row)["full"] for row in next(iter(found.values()), [])}
+        unpruned = {row["id"]: row["flops"]["full"] for row in next(iter(found.values()), [])}
         for cell, plan in plans.items():
-            yield head | plan.cell, _with_ratio(found.get(cell, []), model.config, unpruned)
+            yield head | plan.cell, _with_ratio(found.get(cell, []), unpruned)
         for budget in budgets_of(downsample.NAME, settings.budgets) if settings.downsample else ():
             fewer = downsample.downsampled(asked, budget, processor)
             small = list(answers.make_batches(processor, model.config, fewer, settings.batch_size))
             full = {downsample.NAME: {batch.visual_tokens: Full() for batch in small}}
             rows = collect(copies, processor, full, small, settings.max_new_tokens, f"downsampled to {budget:.3g}")
-            table = _with_ratio(rows[downsample.NAME], model.config, unpruned)
+            table = _with_ratio(rows[downsample.NAME], unpruned)
             share = table["visual_tokens"].mean() / np.mean([batch.visual_tokens for batch in batches])
             cell = {"method": downsample.NAME, "budget": budget, "floor": None}
             reached = bool(abs(share / budget - 1) <= downsample.FARTHEST)
@@ -125,15 +123,8 @@ def by_difficulty(cells: list[Cell], parameters: Parameters) -> Iterator[dict[st
             yield {**labels, "group": group, "n": len(chosen), **(measured(chosen, parameters) if len(chosen) else {})}
 
 
-def _with_ratio(rows: list[dict[str, Any]], config: Any, unpruned: dict[str, float]) -> pd.DataFrame:
-    return pd.DataFrame([row | {"ratio": _flops(config, row)["total"] / unpruned[row["id"]]} for row in rows])
-
-
-def _flops(config: Any, row: dict[str, Any]) -> dict[str, float]:
-    per_layer = tuple(row["visual_tokens_per_layer"])
-    images = json.loads(row["images"])
-    parts = (row["parameters"], row["text_tokens"], images, row["visual_tokens"], per_layer)
-    return flops_of(config, row["method"], *parts)
+def _with_ratio(rows: list[dict[str, Any]], unpruned: dict[str, float]) -> pd.DataFrame:
+    return pd.DataFrame([row | {"ratio": row["flops"]["total"] / unpruned[row["id"]]} for row in rows])
 
 
 def write(parameters: Parameters) -> None:

@@ -22,12 +22,9 @@ from experiments.recorded.by_type import ALL, SEVERAL_LOOKS
 from experiments.recorded.cells import write_text
 from experiments.reports import budget, formats, published
 from experiments.reports.formats import Measured
-from pruning import registry
 
 TABLES = Path("results/tables")
 FIRST = ("full", "random")
-# They look at the answer's evidence or keep everything: no competitors for the best value of a column.
-BOUNDS = ("full", *registry.of_role("oracle"))  # what a method can reach at most
 
 
 def accuracy_table(accuracy: pd.DataFrame, group: str = ALL) -> pd.DataFrame:
@@ -35,18 +32,24 @@ def accuracy_table(accuracy: pd.DataFrame, group: str = ALL) -> pd.DataFrame:
     of_group = accuracy[accuracy["type"] == group]
     names = list(dict.fromkeys(of_group["method"]))
     names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
-    best = of_group[~of_group["method"].isin(BOUNDS)].groupby("budget")["accuracy"].max()
-    cells = {(row["method"], row["budget"]): _cell(row, best.get(row["budget"])) for _, row in of_group.iterrows()}
+    rivals = of_group[competes(of_group)]
+    best = rivals.index[rivals["accuracy"] == rivals.groupby("budget")["accuracy"].transform("max")]
+    cells = {(row["method"], row["budget"]): _cell(row, number in best) for number, row in of_group.iterrows()}
     budgets = sorted(of_group["budget"].unique(), reverse=True)
     columns = {f"{budget:.1%}": [cells.get((name, budget), "") for name in names] for budget in budgets}
     return pd.DataFrame({"method": names} | columns)
 
 
-def _cell(row: pd.Series, best: float | None) -> Measured | str:
+def competes(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether a row may be the best of its column: it neither keeps everything nor looks at the answer's evidence."""
+    return rows["method"].ne("full") & rows["role"].ne("oracle")
+
+
+def _cell(row: pd.Series, best: bool) -> Measured | str:
     if not row["feasible"]:
         return f"floor {row['floor']:.1f}"
     value, low, high = (100 * row[name] for name in ("accuracy", "ci_low", "ci_high"))
-    return Measured(value, low, high, best=row["method"] not in BOUNDS and row["accuracy"] == best)
+    return Measured(value, low, high, best=best)
 
 
 def accuracy_caption(accuracy: pd.DataFrame, confidence: float, group: str = ALL) -> str:

@@ -28,7 +28,7 @@ from experiments.recorded.cells import digest, write_text
 from experiments.testbed.questions import TYPES
 from experiments.testbed.table import draw
 from pruning.glimpse import checkpoint
-from pruning.glimpse.configuration import PRESETS, GlimpseConfig
+from pruning.glimpse.configuration import PUBLISHED_CONFIGS, GlimpseConfig
 from pruning.glimpse.losses import BCE_WEIGHT, DICE_WEIGHT, box_mask, predictor_losses
 from pruning.glimpse.modules import GlimpseModules
 from pruning.glimpse.training import training_forward
@@ -105,11 +105,12 @@ def configuration(model_name: str, settings: TrainGlimpse) -> GlimpseConfig:
         except (TypeError, ValueError) as error:
             cause = str(error).removeprefix("GlimpseConfig.__init__() ")
             raise ValueError(f"train_glimpse.config of {model_name}: {cause}") from error
-    if model_name not in PRESETS:
+    if model_name not in PUBLISHED_CONFIGS:
         raise ValueError(
-            f"train_glimpse.config is empty, and there is no preset for {model_name}: {', '.join(PRESETS)}"
+            f"train_glimpse.config is empty, and there is no published one for {model_name}: "
+            f"{', '.join(PUBLISHED_CONFIGS)}"
         )
-    return PRESETS[model_name].config
+    return PUBLISHED_CONFIGS[model_name].config
 
 
 def train(run: str, settings: TrainGlimpse, checkpoints: Path) -> tuple[GlimpseModules, pd.DataFrame]:

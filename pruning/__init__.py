@@ -12,7 +12,7 @@ from pruning.engine.seen import Observed, ObservedLayer
 from pruning.engine.tokens import Choice
 from pruning.methods.sequence import Sequence
 from pruning.models.sizes import Sizes
-from pruning.presets import paper
+from pruning.paper_settings import paper
 from pruning.registry import make, names, solve
 
 __all__ = [

@@ -4,6 +4,7 @@ Only the standard library, and no site is built: `make docs` does that, strictly
 """
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
@@ -73,6 +74,37 @@ def test_every_path_in_backticks_exists(page: Path) -> None:
         if names_a_file and not path.startswith(tuple(ignored())):
             missing += [] if (ROOT / path).exists() else [path]
     assert not missing
+
+
+@page
+def test_what_examples_import_exists(page: Path) -> None:
+    markdown = text_of(page)
+    made = {path for group in TO_BE_MADE.findall(markdown) for path in group.split(", ")}
+    imports = [
+        node
+        for language, code in FENCE.findall(markdown)
+        if language == "python"
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in ("pruning", "analysis", "experiments")
+    ]
+    missing = [
+        f"{node.module}.{alias.name}"
+        for node in imports
+        for alias in node.names
+        if f"{str(node.module).replace('.', '/')}.py" not in made and not found(f"{node.module}.{alias.name}")
+    ]
+    documented = re.findall(r"^::: (\S+)", markdown, re.MULTILINE)
+    assert not missing + [name for name in documented if not found(name)]
+
+
+def found(name: str) -> bool:
+    """Whether there is such a module, or such a name in one."""
+    module, _, last = name.rpartition(".")
+    return importlib.util.find_spec(name.split(".")[0]) is not None and (
+        (ROOT / f"{name.replace('.', '/')}.py").exists()
+        or (ROOT / name.replace(".", "/") / "__init__.py").exists()
+        or hasattr(importlib.import_module(module), last)
+    )
 
 
 @page

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {
-    "pruning": ("models", "engine", "choosing", "glimpse", "methods", "registry", "presets"),
+    "pruning": ("models", "engine", "choosing", "glimpse", "methods", "registry", "paper_settings"),
     "experiments": (
         "named", "parameters", "recorded", "asking", "probing", "reports", "speed", "testbed", "gpu", "conformance",
         "stage",

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 
 from experiments.asking.boxes import seen_boxes
+from experiments.asking.evidence import evidence_of
+from experiments.asking.flops import flops_of
 from experiments.asking.inputs import build_inputs
 from experiments.recorded.kept import changes_of
 from pruning.choosing.base import Method
@@ -165,7 +168,8 @@ def answer_batch(
     model: PreTrainedModel, processor: ProcessorMixin, methods: Iterable[Method], batch: Batch, max_new_tokens: int
 ) -> list[dict[int, dict[str, Any]]]:
     """Answers of one method after the other to one batch, whose images are encoded once; see `answer_all`."""
-    sizes = flops.images_of(model.config, batch.inputs)
+    images_of = flops.images_of(model.config, batch.inputs)
+    evidence = [evidence_of(question["boxes"], batch.visual_tokens) for question in batch.questions]
     inputs = {name: tensor.to(model.device) for name, tensor in batch.inputs.items()}
     encoded: EncodedImages | None = None
     tables = []
@@ -174,7 +178,7 @@ def answer_batch(
             encoded = EncodedImages(model, inputs)
         images = None if method.changes_tower else encoded
         texts, record = answer(model, processor, method.for_questions(batch.questions), inputs, max_new_tokens, images)
-        tables.append(describe(method, batch, texts, record, sizes))
+        tables.append(describe(method, batch, texts, record, model.config, images_of, evidence))
     return tables
 
 
@@ -209,12 +213,23 @@ def answer(
 
 
 def describe(
-    method: Method, batch: Batch, texts: list[str], record: Record, images: list[list[Any]]
+    method: Method,
+    batch: Batch,
+    texts: list[str],
+    record: Record,
+    config: Any,
+    images: list[list[Any]],
+    evidence: list[list[int] | None],
 ) -> dict[int, dict[str, Any]]:
     """What `experiments.evaluate` writes about each question, but for the budget."""
     parameters = method.written()
     text_tokens = (batch.inputs["attention_mask"].sum(1) - batch.visual_tokens).tolist()
     per_layer, kept, merged = record.visual_tokens, record.kept, record.merged
+
+    @cache  # most questions share their shape with others
+    def counted(text: int, sizes: str, layers: tuple[int, ...]) -> dict[str, float]:
+        return flops_of(config, method, text, json.loads(sizes), batch.visual_tokens, layers)
+
     return {
         row: {
             "id": batch.questions[sample]["id"],
@@ -228,6 +243,8 @@ def describe(
             "images": json.dumps(images[sample]),
             "visual_tokens": batch.visual_tokens,
             "visual_tokens_per_layer": per_layer[sample],
+            "flops": counted(text_tokens[sample], json.dumps(images[sample]), tuple(per_layer[sample])),
+            "evidence": evidence[sample],
             "kept": changes_of(kept[sample], batch.visual_tokens),
             "merged": [{"token": token, "of": members} for token, members in merged[sample].items()],
         }

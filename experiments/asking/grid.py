@@ -1,6 +1,6 @@
-"""Many settings on the same few questions: accuracy of each, with its interval.
+"""Many variants on the same few questions: accuracy of each, with its interval.
 
-What the ablations and the probes of the attention analyses have in common. All settings answer a batch before the next
+What the ablations and the probes of the attention analyses have in common. All variants answer a batch before the next
 batch comes, which shares the images' encoding among them. Finished batches are kept in results/parts/, under a digest
 of everything they depend on, so that an interrupted run takes up where it was.
 """
@@ -26,7 +26,7 @@ from pruning.choosing.base import Method
 PARTS = Path("results/parts")
 PART = pa.schema(
     [
-        ("setting", pa.int32()),  # its number in the list of settings
+        ("variant", pa.int32()),  # its number in the list of variants
         ("id", pa.string()),
         ("type", pa.string()),
         ("correct", pa.bool_()),
@@ -36,7 +36,7 @@ PART = pa.schema(
 
 
 @dataclass(frozen=True)
-class Setting:
+class Variant:
     """A method with parameters that may not fit the model.
 
     Attributes:
@@ -64,18 +64,18 @@ class Setting:
         return method
 
 
-def measure(name: str, settings: list[Setting], subset: Subset, parameters: Parameters) -> pd.DataFrame:
-    """Accuracy of every setting on a balanced subset of the benchmark of the section `evaluate`.
+def measure(name: str, variants: list[Variant], subset: Subset, parameters: Parameters) -> pd.DataFrame:
+    """Accuracy of every variant on a balanced subset of the benchmark of the section `evaluate`.
 
     Args:
         name: of the folder below results/parts.
-        settings: in the order of the table.
+        variants: in the order of the table.
         subset: which questions; see experiments.asking.benchmarks.load.
         parameters: model, benchmark, batch size, answer length and intervals are those of the whole pipeline.
 
     Returns:
-        One row per setting and group of questions (experiments/recorded/by_type.py), `all` first: model, benchmark,
-        the settings' labels, type, feasible, reason (why a setting does not fit the model; it then holds nothing
+        One row per variant and group of questions (experiments/recorded/by_type.py), `all` first: model, benchmark,
+        the variants' labels, type, feasible, reason (why a variant does not fit the model; it then holds nothing
         measured), n, mean_visual_tokens, visual_tokens_per_layer, accuracy, ci_low, ci_high.
     """
     benchmark = benchmarks.load(parameters.evaluate.benchmark, subset.questions, subset.seed)
@@ -84,14 +84,14 @@ def measure(name: str, settings: list[Setting], subset: Subset, parameters: Para
     layers = model.config.get_text_config().num_hidden_layers
     methods: dict[int, dict[int, Method]] = {}
     reasons: dict[int, str] = {}
-    for number, setting in enumerate(settings):
+    for number, variant in enumerate(variants):
         try:
-            methods[number] = {batch.visual_tokens: setting.fits(batch.visual_tokens, layers) for batch in batches}
+            methods[number] = {batch.visual_tokens: variant.fits(batch.visual_tokens, layers) for batch in batches}
         except ValueError as refusal:
             reasons[number] = str(refusal)
     common = {
-        "settings": [[setting.method.name, dict(setting.parameters)] for setting in settings],
-        "code": [cells.code_digest([method]) for method in dict.fromkeys(setting.method for setting in settings)],
+        "variants": [[variant.method.name, dict(variant.parameters)] for variant in variants],
+        "code": [cells.code_digest([method]) for method in dict.fromkeys(variant.method for variant in variants)],
         "model": cells.model_digest(model),
         "benchmark": cells.files_digest([benchmarks.path(parameters.evaluate.benchmark)]),
         "max_new_tokens": parameters.evaluate.max_new_tokens,
@@ -105,35 +105,35 @@ def measure(name: str, settings: list[Setting], subset: Subset, parameters: Para
     ):
         todo, limit = [batch for batch, _ in missing], parameters.evaluate.max_new_tokens
         answered = answers.answer_all(copies, processor, methods, todo, limit)
-        for (_, part), by_setting in zip(missing, answered, strict=True):
-            cells.write_table(part, part_of(by_setting))
+        for (_, part), by_variant in zip(missing, answered, strict=True):
+            cells.write_table(part, part_of(by_variant))
             progress.update()
     rows = pd.concat([pq.read_table(part).to_pandas() for part in parts], ignore_index=True)
     table = pd.DataFrame(
-        [row for number, setting in enumerate(settings) for row in describe(setting, number, rows, reasons, parameters)]
+        [row for number, variant in enumerate(variants) for row in describe(variant, number, rows, reasons, parameters)]
     )
     table.insert(0, "model", parameters.model)
     table.insert(1, "benchmark", parameters.evaluate.benchmark)
     return table
 
 
-def part_of(by_setting: Mapping[int, Mapping[int, Mapping[str, Any]]]) -> pa.Table:
-    """One row per setting and question of a batch."""
+def part_of(by_variant: Mapping[int, Mapping[int, Mapping[str, Any]]]) -> pa.Table:
+    """One row per variant and question of a batch."""
     columns = ("id", "type", "correct", "visual_tokens_per_layer")
     rows = [
-        {"setting": number} | {column: row[column] for column in columns}
-        for number, by_row in by_setting.items()
+        {"variant": number} | {column: row[column] for column in columns}
+        for number, by_row in by_variant.items()
         for row in by_row.values()
     ]
     return pa.Table.from_pylist(rows, schema=PART)
 
 
 def describe(
-    setting: Setting, number: int, answered: pd.DataFrame, reasons: Mapping[int, str], parameters: Parameters
+    variant: Variant, number: int, answered: pd.DataFrame, reasons: Mapping[int, str], parameters: Parameters
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one setting, one for each group of questions."""
-    own = answered[answered["setting"] == number]
+    """The rows of one variant, one for each group of questions."""
+    own = answered[answered["variant"] == number]
     for kind, of_kind in groups(own, parameters.evaluate.benchmark, answered["type"].unique()):
-        row = {**setting.labels, "type": kind, "feasible": number not in reasons, "reason": reasons.get(number, "")}
+        row = {**variant.labels, "type": kind, "feasible": number not in reasons, "reason": reasons.get(number, "")}
         row |= {"n": len(of_kind)}
         yield row | (measured(of_kind, parameters) if len(of_kind) else {})

@@ -100,7 +100,7 @@ class Significance(Section):
 
 
 class Subset(Section):
-    """Questions on which many settings are compared, balanced over the types; see experiments/asking/grid.py."""
+    """Questions on which many variants are compared, balanced over the types; see experiments/asking/grid.py."""
 
     questions: Count
     seed: Seed

@@ -29,7 +29,7 @@ class TrainGlimpse(Section):
         data: "scenes" for freshly drawn ones, a table like data/scenes/*.parquet, or one of Visual-CoT's jsonl files.
         images: folder that the jsonl's images are relative to.
         questions: how many to draw; of a file, 0 takes all.
-        config: fields of pruning.glimpse.configuration.GlimpseConfig; empty: the model's published preset.
+        config: fields of pruning.glimpse.configuration.GlimpseConfig; empty: the one that was published for the model.
         token_scale: what the weight of the glimpse token's norm starts at; 1 in the paper.
         warm_up: share of the steps.
         accumulation: batches of `batch_size` (on each device) for one step.

@@ -1,6 +1,5 @@
 """What GlimpsePrune keeps under caps and thresholds, and how it matches the evidence."""
 
-import json
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,15 +9,13 @@ from datasets import Dataset
 from tqdm import tqdm
 
 import pruning
-from analysis.evidence import evidence_tokens
 from analysis.masks import MaskQuality, mask_quality
 from analysis.significance import accuracy_interval
 from experiments.asking import answers, models
 from experiments.parameters.sections import Accuracy, Evaluate, GlimpseMasks
 from experiments.probing.random_masks import RandomMasks
 from experiments.recorded.by_type import groups
-from experiments.recorded.flops import flops_of
-from experiments.recorded.kept import left, raster
+from experiments.recorded.kept import evidence, left
 from pruning.glimpse import checkpoint
 from pruning.glimpse.selection import KeepImportant
 
@@ -31,7 +28,7 @@ MEASURES = ["kept_share", "mean_visual_tokens", "flops", "evidence_share", "reca
 PAPER_THRESHOLD = KeepImportant.threshold
 
 
-class Setting(NamedTuple):
+class MaskRule(NamedTuple):
     """The modules in a folder, a cap on the kept share (1 is none) and the threshold of what is kept."""
 
     path: str
@@ -39,35 +36,31 @@ class Setting(NamedTuple):
     threshold: float = PAPER_THRESHOLD
 
 
-def run(model_name: str, settings: list[Setting], benchmark: Dataset, asked: Evaluate) -> pd.DataFrame:
-    """One row for each setting and question: its answer, kept tokens after layer K and how these match the evidence."""
+def run(model_name: str, rules: list[MaskRule], benchmark: Dataset, asked: Evaluate) -> pd.DataFrame:
+    """One row for each rule and question: its answer, kept tokens after layer K and how these match the evidence."""
     model, processor = models.load(model_name)
     batches = list(answers.make_batches(processor, model.config, benchmark, asked.batch_size))
     counts = {batch.visual_tokens for batch in batches}
-    methods = {setting: dict.fromkeys(counts, method_of(setting)) for setting in settings}
-    by_lot = [setting for setting in settings if setting.cap == 1 and setting.threshold == PAPER_THRESHOLD]
+    methods = {rule: dict.fromkeys(counts, method_of(rule)) for rule in rules}
+    by_lot = [rule for rule in rules if rule.cap == 1 and rule.threshold == PAPER_THRESHOLD]
     total = (len(methods) + len(by_lot)) * len(benchmark)
-    boxes = {question["id"]: question["boxes"] for batch in batches for question in batch.questions}
     rows: list[dict[str, Any]] = []
     with answers.side_by_side(model) as copies, tqdm(total=total, unit="question") as progress:
         for answered in answers.answer_all(copies, processor, methods, batches, asked.max_new_tokens):
-            for setting, by_row in answered.items():
-                labels = {"setting": settings.index(setting), **setting._asdict()}
-                rows += [
-                    {**labels, "row": row, **measure(model.config, found, boxes, setting.cap)}
-                    for row, found in by_row.items()
-                ]
+            for rule, by_row in answered.items():
+                labels = {"rule": rules.index(rule), **rule._asdict()}
+                rows += [{**labels, "row": row, **measure(found, rule.cap)} for row, found in by_row.items()]
                 progress.update(len(by_row))
-        table = pd.DataFrame(rows).sort_values(["setting", "row"]).assign(random_correct=np.nan)
-        for setting in by_lot:
-            own = table["setting"] == settings.index(setting)
+        table = pd.DataFrame(rows).sort_values(["rule", "row"]).assign(random_correct=np.nan)
+        for rule in by_lot:
+            own = table["rule"] == rules.index(rule)
             kept = table[own].set_index("row")["kept"].map(len)
-            lots = dict.fromkeys(counts, RandomMasks(k=checkpoint.read_config(setting.path).reduce_layer + 1))
+            lots = dict.fromkeys(counts, RandomMasks(k=checkpoint.read_config(rule.path).reduce_layer + 1))
             told = [with_counts(batch, kept) for batch in batches]
             right: dict[int, float] = {}
-            for answered in answers.answer_all(copies, processor, {setting: lots}, told, asked.max_new_tokens):
-                right |= {row: float(found["correct"]) for row, found in answered[setting].items()}
-                progress.update(len(answered[setting]))
+            for answered in answers.answer_all(copies, processor, {rule: lots}, told, asked.max_new_tokens):
+                right |= {row: float(found["correct"]) for row, found in answered[rule].items()}
+                progress.update(len(answered[rule]))
             table.loc[own, "random_correct"] = table.loc[own, "row"].map(right)
     return table
 
@@ -80,31 +73,28 @@ def with_counts(batch: answers.Batch, kept: "pd.Series[int]") -> answers.Batch:
     return replace(batch, questions=questions)
 
 
-def settings_of(path: str, asked: GlimpseMasks) -> list[Setting]:
+def rules_of(path: str, asked: GlimpseMasks) -> list[MaskRule]:
     """Every cap, then every threshold without a cap."""
-    capped = [Setting(path, cap) for cap in asked.caps]
-    return capped + [Setting(path, 1.0, threshold) for threshold in asked.thresholds]
+    capped = [MaskRule(path, cap) for cap in asked.caps]
+    return capped + [MaskRule(path, 1.0, threshold) for threshold in asked.thresholds]
 
 
-def method_of(setting: Setting) -> pruning.Method:
-    """GlimpsePrune as a setting has it."""
-    capped = {} if setting.cap == 1 else {"max_remain_ratio": setting.cap}
-    return pruning.make(METHOD, path=setting.path, threshold=setting.threshold, **capped)
+def method_of(rule: MaskRule) -> pruning.Method:
+    """GlimpsePrune as a rule has it."""
+    capped = {} if rule.cap == 1 else {"max_remain_ratio": rule.cap}
+    return pruning.make(METHOD, path=rule.path, threshold=rule.threshold, **capped)
 
 
-def measure(config: Any, answer: dict[str, Any], boxes: dict[str, list[list[float]]], cap: float) -> dict[str, Any]:
+def measure(answer: dict[str, Any], cap: float) -> dict[str, Any]:
     """One answer's kept tokens against the evidence of its question."""
     kept_N = np.zeros(answer["visual_tokens"], dtype=bool)
     kept_N[left(answer["kept"], answer["visual_tokens"])] = True
-    evidence_N = evidence_tokens(boxes[answer["id"]], *raster(answer["visual_tokens"]))
-    per_layer = answer["visual_tokens_per_layer"]
-    shape = (answer["text_tokens"], json.loads(answer["images"]), answer["visual_tokens"], tuple(per_layer))
-    counted = flops_of(config, METHOD, answer["parameters"], *shape)
+    evidence_N = evidence(answer)
     return {
         **{name: answer[name] for name in ("id", "type", "answer", "prediction", "correct", "visual_tokens")},
         "kept_share": kept_N.mean(),
-        "mean_visual_tokens": np.mean(per_layer),
-        "flops": counted["total"] / counted["full"],
+        "mean_visual_tokens": np.mean(answer["visual_tokens_per_layer"]),
+        "flops": answer["flops"]["total"] / answer["flops"]["full"],
         "evidence_share": evidence_N.mean(),
         "recall_bound": min(1.0, int(cap * len(evidence_N)) / max(1, evidence_N.sum())),
         **mask_quality(kept_N, evidence_N)._asdict(),

@@ -4,7 +4,6 @@ They are no competitors and stand in no registry: one keeps a part of the image 
 visual away, and one reads the language model before it prunes for it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ from pruning.choosing import checks
 from pruning.choosing.base import InsideLLM, KeepPerImage
 from pruning.choosing.selection import stable_top_k
 from pruning.engine.seen import Observed, ObservedLayer
-from pruning.engine.tokens import Choice
+from pruning.methods.vtw import VTW
 from pruning.models.projections import Projections, watch
 from pruning.models.sizes import Sizes
 
@@ -60,31 +59,11 @@ class KeepQuartile(InsideLLM):
 
 
 @dataclass
-class Withdraw(InsideLLM):
-    """No visual token enters a layer and those after it: VTW's pruning, which may begin in front of the first layer.
-
-    Parameters:
-        layer: 0-based; at 0 the language model never sees a visual token.
-    """
+class Withdraw(VTW):
+    """No visual token enters layer k and those after it, which for this probe may be the first layer, too."""
 
     name: ClassVar[str] = "withdraw"
-
-    layer: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.whole_number("layer", self.layer)
-
-    def stages(self, num_visual: int, num_layers: int) -> dict[int, int | None]:
-        if self.layer >= num_layers:
-            raise ValueError(f"layer={self.layer} is not one of the {num_layers} decoder layers: lower layer")
-        return {self.layer: 0}
-
-    def choose(self, seen: ObservedLayer, counts: Sequence[int | None]) -> Choice:
-        return Choice(~seen.visual_BS, [0] * len(counts))
-
-    def choosing_flops(self, sizes: Sizes) -> int:
-        return 0
+    first: ClassVar[int] = 0
 
 
 @dataclass

@@ -5,7 +5,7 @@ them), its number as `layer` and their `indices` from there on, in the original 
 behind it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,12 +70,17 @@ def changes_of(kept: "list[Tensor]", visual_tokens: int) -> list[dict[str, Any]]
     return changes
 
 
-def raster(visual_tokens: int) -> tuple[int, int]:
-    """Rows and columns of a square raster of so many visual tokens."""
-    side = round(visual_tokens**0.5)
-    if side**2 != visual_tokens:
-        raise ValueError(f"evidence recall needs visual tokens in one square raster; {visual_tokens} are none")
-    return side, side
+def evidence(row: Mapping[str, Any]) -> np.ndarray:
+    """Which visual tokens of an answered question its evidence boxes touch, bool `[visual_tokens]`.
+
+    Raises:
+        ValueError: they form no square raster.
+    """
+    if row["evidence"] is None:
+        raise ValueError(f"evidence needs visual tokens in one square raster; {row['visual_tokens']} are none")
+    found = np.zeros(row["visual_tokens"], dtype=bool)
+    found[np.asarray(row["evidence"], dtype=np.int64)] = True
+    return found
 
 
 def left(kept: Sequence[dict[str, Any]], num_visual: int) -> np.ndarray:

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from experiments.parameters.sections import Evaluate
 
 PREDICTIONS = Path("results/predictions")
+# FLOPs of a prefill and what they are the sum of, and of one decoded token.
+TERMS = ("vision", "projector", "decoder", "choosing", "total", "per_decoded_token")
 
 
 def budgets_of(name: str, budgets: Iterable[float]) -> list[float]:
@@ -20,9 +22,17 @@ def budgets_of(name: str, budgets: Iterable[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method at one budget. `answers` is empty and `floor` (mean visual tokens) known where it is not feasible."""
+    """One method at one budget.
+
+    Attributes:
+        role, budget_parameter: of the method; see pruning.choosing.base.Method.
+        floor: the least mean visual tokens that it can reach, where the budget is not feasible.
+        answers: empty where it is not.
+    """
 
     method: str
+    role: str
+    budget_parameter: str | None
     budget: float
     feasible: bool
     floor: float | None
@@ -48,4 +58,5 @@ def read(settings: Evaluate, columns: list[str], folder: Path = PREDICTIONS) -> 
         for budget in wanted:
             cell = cells[budget]
             chosen = answers[answers["budget"] == budget]
-            yield Cell(name, budget, cell["feasible"], cell["floor"], chosen.reset_index(drop=True))
+            facts = (cell["role"], cell["budget_parameter"])
+            yield Cell(name, *facts, budget, cell["feasible"], cell["floor"], chosen.reset_index(drop=True))

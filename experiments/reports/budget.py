@@ -9,7 +9,6 @@ import pandas as pd
 
 from experiments.parameters.sections import Evaluate
 from experiments.recorded import predictions
-from pruning import registry
 
 _PER_LAYER = "visual_tokens_per_layer"
 
@@ -30,7 +29,6 @@ def numbers(settings: Evaluate) -> pd.DataFrame:
     whole = next((cell.answers["visual_tokens"].mean() for cell in cells if cell.feasible), np.nan)
     rows = []
     for cell in cells:
-        parameter = registry.get(cell.method).budget_parameter
         row = {"method": cell.method, "budget": cell.budget, "asked": cell.budget * whole, "feasible": cell.feasible}
         if cell.feasible:
             layers = np.stack(cell.answers[_PER_LAYER].to_list())
@@ -38,7 +36,8 @@ def numbers(settings: Evaluate) -> pd.DataFrame:
             row |= {"measured": measured, "lowest": of_question.min(), "highest": of_question.max()}
             row |= {"deviation": measured - row["asked"], "deviation_share": measured / row["asked"] - 1}
             row |= {_PER_LAYER: json.dumps([round(float(mean), 2) for mean in layers.mean(0)]).replace(".0", "")}
-            row |= {"parameter": parameter, "value": _values(cell.answers["parameters"], parameter)}
+            row |= {"parameter": cell.budget_parameter}
+            row |= {"value": _values(cell.answers["parameters"], cell.budget_parameter)}
         rows.append(row | {"floor": cell.floor})
     return pd.DataFrame(rows).round({"asked": 3, "measured": 3, "deviation": 3, "deviation_share": 5})
 

@@ -18,7 +18,7 @@ import pruning
 from pruning.choosing.base import InsideLLM, Method
 from pruning.engine.seen import Observed, ObservedLayer, Prompt
 from pruning.engine.tokens import Tokens
-from pruning.glimpse.configuration import PRESETS
+from pruning.glimpse.configuration import PUBLISHED_CONFIGS
 from pruning.glimpse.modules import GlimpseModules
 from pruning.models.clip_tower import PatchVision
 from pruning.models.families import family_of
@@ -28,7 +28,7 @@ from pruning.models.vision import Image, raster_cells
 
 LAYERS = 32
 TEXT_IN_FRONT, TEXT_BEHIND = 35, 25
-GLIMPSE = PRESETS["llava-1.5-7b"].config
+GLIMPSE = PUBLISHED_CONFIGS["llava-1.5-7b"].config
 EVIDENCE = [[0.1, 0.1, 0.4, 0.5], [0.5, 0.6, 0.9, 0.8]]
 
 

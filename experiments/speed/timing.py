@@ -10,7 +10,7 @@ import torch
 from experiments.speed import references
 from experiments.speed.inputs import LAYERS, TEXT_BEHIND, TEXT_IN_FRONT, Inputs
 from pruning.choosing.base import BeforeLLM, Method
-from pruning.engine.contract import Merged
+from pruning.engine.contract import MergedTokens
 from pruning.models import flops
 from pruning.models.family import Family
 
@@ -74,7 +74,7 @@ def same_choice(method: Method, inputs: Inputs) -> bool:
     """Whether both choose the same tokens."""
     if isinstance(method, BeforeLLM):
         chosen = method.select(inputs.observed())
-        numbers = chosen.numbers_BT if isinstance(chosen, Merged) else chosen
+        numbers = chosen.numbers_BT if isinstance(chosen, MergedTokens) else chosen
         return numbers.tolist() == references.BEFORE[method.name](method, inputs.observed())
     inside = references.INSIDE[method.name]
     return all(

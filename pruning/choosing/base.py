@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from pruning.choosing import checks
 from pruning.choosing.selection import rank
-from pruning.engine.contract import Merged
+from pruning.engine.contract import MergedTokens
 from pruning.engine.encoded import EncodedImages
 from pruning.engine.engine import Engine
 from pruning.engine.record import Record
@@ -135,7 +135,7 @@ class PerImage(Method):
         """
 
     @abstractmethod
-    def select(self, seen: Observed) -> Tensor | Merged:
+    def select(self, seen: Observed) -> Tensor | MergedTokens:
         """The choice for B images of equal size: int64 `[B, count]` indices into the N visual tokens, ascending."""
 
     def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:

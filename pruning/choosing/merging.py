@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pruning.choosing.selection import rank
-from pruning.engine.contract import Merged
+from pruning.engine.contract import MergedTokens
 from pruning.engine.seen import Observed
 from pruning.engine.tokens import upload
 
@@ -20,7 +20,7 @@ def in_prompt(
     numbers_BT: Tensor,
     members_BTN: Tensor,
     counts: Sequence[int] | None = None,
-) -> Merged:
+) -> MergedTokens:
     """Merged tokens as the engine takes them.
 
     Where positions are numbered anew, the tokens enter in the order given. Where they keep their positions (mRoPE),
@@ -38,11 +38,11 @@ def in_prompt(
         slots_BT, order_BT = places_BT.sort(dim=1, stable=True)
         tokens_BTD = torch.take_along_dim(tokens_BTD, order_BT[..., None], dim=1)
         members_BTN = pick_rows(members_BTN, order_BT)
-        return Merged(tokens_BTD, slots_BT, numbers_BT.gather(1, order_BT), members_BTN, counts)
+        return MergedTokens(tokens_BTD, slots_BT, numbers_BT.gather(1, order_BT), members_BTN, counts)
     slots_BT = torch.arange(places_BT.shape[1], device=places_BT.device).expand_as(places_BT)
     if counts is not None:
         slots_BT = slots_BT.minimum(upload(counts, slots_BT.device)[:, None] - 1)
-    return Merged(tokens_BTD, slots_BT, numbers_BT, members_BTN, counts)
+    return MergedTokens(tokens_BTD, slots_BT, numbers_BT, members_BTN, counts)
 
 
 def wide(values: Tensor) -> Tensor:

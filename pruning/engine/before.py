@@ -10,7 +10,7 @@ from torch import Tensor
 from pruning.engine.contract import Before
 from pruning.engine.seen import Observed, Prompt
 from pruning.engine.state import Call
-from pruning.engine.tokens import Choice, Made, Tokens, upload
+from pruning.engine.tokens import Choice, Members, Tokens, upload
 from pruning.models.family import Family
 from pruning.models.vision import Vision
 
@@ -114,7 +114,7 @@ def choose_by_image(method: Before, family: Family, vision: Vision, prompt: Prom
 
     slots_BM = (~tokens.visual_BS).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(tokens.visual)]
     keep_BS, visual = ~tokens.visual_BS, [0] * len(tokens.visual)
-    numbers_BS, hidden_BSD, made = tokens.numbers_BS, samples.embeddings_BLD, []
+    numbers_BS, hidden_BSD, members = tokens.numbers_BS, samples.embeddings_BLD, []
     for (size, _), group in groups.items():
         rows = [places[number][0] for number in group]
         rows_G1 = upload(rows, keep_BS.device)[:, None]
@@ -132,7 +132,7 @@ def choose_by_image(method: Before, family: Family, vision: Vision, prompt: Prom
             originals_GT = selected.numbers_BT + starts_G1
             numbers_GT = torch.where(selected.numbers_BT >= 0, originals_GT, total_G1 + starts_G1 + kept_GK)
             numbers_BS = numbers_BS.index_put((rows_G1, slots_GT), numbers_GT)
-            made.append(Made(rows, [places[number][1] for number in group], numbers_GT, selected.members_BTN))
+            members.append(Members(rows, [places[number][1] for number in group], numbers_GT, selected.members_BTN))
         keep_BS = keep_BS.index_put((rows_G1, slots_GN.gather(1, kept_GK)), keep_BS.new_ones(()))
         for row, count in zip(rows, counts or [kept_GK.shape[1]] * len(rows), strict=True):
             visual[row] += count
@@ -143,7 +143,7 @@ def choose_by_image(method: Before, family: Family, vision: Vision, prompt: Prom
         tuple(count for count in visual for _ in range(copies)),
         _with_visual(prompt, hidden_BSD.repeat_interleave(copies, dim=0)) if merged else None,
         numbers_BS=numbers_BS.repeat_interleave(copies, dim=0) if merged else None,
-        made=made,
+        members=members,
     )
 
 

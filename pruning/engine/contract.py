@@ -12,7 +12,7 @@ from pruning.models.family import Family
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedTokens:
     """New visual tokens for B images, for methods that merge. T tokens take the place of each image's N.
 
     Attributes:
@@ -38,7 +38,7 @@ class Before(Protocol):
 
     def count(self, num_visual: int) -> int | None: ...
 
-    def select(self, seen: Observed) -> Tensor | Merged: ...
+    def select(self, seen: Observed) -> Tensor | MergedTokens: ...
 
 
 class Inside(Protocol):

@@ -197,7 +197,7 @@ class Engine:
         guards.refuse_unprunable(call)
         tokens, order_BT = prompt.tokens.prune(choice, before.repacks(self.family))
         self.record.prune_from(0, tokens)
-        self.record.make(choice.made)
+        self.record.note_members(choice.members)
         embeddings_BLD = prompt.embeddings_BLD if choice.hidden_BSD is None else choice.hidden_BSD
         return Prompt(take_tokens(embeddings_BLD, order_BT), tokens, prompt.ids_BL)
 

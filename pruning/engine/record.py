@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from pruning.engine.tokens import Choice, Made, Tokens
+from pruning.engine.tokens import Choice, Members, Tokens
 
 
 class Record:
@@ -19,7 +19,7 @@ class Record:
     def __init__(self) -> None:
         self._layers: list[Tokens] = []
         self._copies = 1
-        self._made: Sequence[Made] = ()
+        self._members: Sequence[Members] = ()
         self._merges: list[tuple[Tokens, Choice]] = []
         self._seconds = 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
@@ -51,9 +51,9 @@ class Record:
         """
         rows = range(0, len(self._layers[0].visual) if self._layers else 0, self._copies)
         merged: list[dict[int, list[int]]] = [{} for _ in rows]
-        for made in self._made:
-            numbers_GT, members_GTN = made.numbers_GT.tolist(), made.members_GTN.cpu()
-            for image, (sample_number, start) in enumerate(zip(made.samples, made.starts, strict=True)):
+        for members in self._members:
+            numbers_GT, members_GTN = members.numbers_GT.tolist(), members.members_GTN.cpu()
+            for image, (sample_number, start) in enumerate(zip(members.samples, members.starts, strict=True)):
                 for number, members_N in zip(numbers_GT[image], members_GTN[image], strict=True):
                     members = (members_N.nonzero()[:, 0] + start).tolist()
                     if members != [number]:
@@ -80,7 +80,7 @@ class Record:
     def begin(self, layers: Sequence[Tokens], copies: int) -> None:
         """Start anew for a prefill; `copies` rows of the batch (beams) stand for one sample."""
         self._layers, self._copies = list(layers), copies
-        self._made = ()
+        self._members = ()
         self._merges.clear()
         self._seconds = 0.0
         self._events.clear()
@@ -89,9 +89,9 @@ class Record:
         """From this layer on these tokens enter."""
         self._layers[layer:] = [tokens] * (len(self._layers) - layer)
 
-    def make(self, made: Sequence[Made]) -> None:
+    def note_members(self, members: Sequence[Members]) -> None:
         """These tokens were made by merging before the language model."""
-        self._made = made
+        self._members = members
 
     def merge(self, tokens: Tokens, choice: Choice) -> None:
         """Of these tokens some were merged, as the choice says."""

@@ -16,8 +16,10 @@ LAST = 2**62
 
 
 @dataclass(frozen=True)
-class Merge:
-    """Averages of tokens that take the place of one of them, K a row. A row with fewer repeats one of its own.
+class MergeInside:
+    """Merging inside the language model: averages of tokens, K a row, each in the place of one of its tokens.
+
+    A row with fewer repeats one of its own.
 
     Attributes:
         slots_BK: int64 places that the averages take.
@@ -34,8 +36,8 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What tokens were made of before the language model, for G images of equal size.
+class Members:
+    """Merging before the language model, for the record: what tokens were made of, for G images of equal size.
 
     Attributes:
         samples: the sample of every image.
@@ -60,7 +62,7 @@ class Choice:
         hidden_BSD: replacement for the hidden states of all S tokens. Inside the language model prefer `merge`, which
             is recorded, shared by beams and kept in decoding without a KV cache.
         merge: what is merged into which kept token, for methods that merge inside the language model.
-        made: what was merged before it, for the record.
+        members: what was merged before it, for the record.
         order_BS: sort key of the kept tokens, for methods that move merged tokens; None keeps the order.
         numbers_BS: replacement for the tokens' numbers in the record, for methods that create merged tokens.
     """
@@ -70,8 +72,8 @@ class Choice:
     hidden_BSD: Tensor | None = None
     order_BS: Tensor | None = None
     numbers_BS: Tensor | None = None
-    merge: Merge | None = None
-    made: Sequence[Made] = ()
+    merge: MergeInside | None = None
+    members: Sequence[Members] = ()
 
     def of_first_copies(self, copies: int) -> "Choice":
         """The choice of the first of every `copies` rows, for all of them."""
@@ -82,7 +84,7 @@ class Choice:
         keep_BS = self.keep_BS[::copies].repeat_interleave(copies, dim=0)
         merge = self.merge
         if merge is not None:
-            merge = Merge(
+            merge = MergeInside(
                 *(part[::copies].repeat_interleave(copies, dim=0) for part in (merge.slots_BK, merge.weights_BKS))
             )
         return replace(
@@ -103,7 +105,7 @@ class Choice:
         if numbers_BS is not None:
             numbers_BS = pad(numbers_BS, (0, later), value=-1)
         if merge is not None:
-            merge = Merge(merge.slots_BK, pad(merge.weights_BKS, (0, later)))
+            merge = MergeInside(merge.slots_BK, pad(merge.weights_BKS, (0, later)))
         return Choice(pad(self.keep_BS, (0, later), value=True), self.visual, None, order_BS, numbers_BS, merge)
 
 

@@ -1,4 +1,4 @@
-"""What a GlimpsePrune checkpoint says about itself, under the keys of the authors' config.json, and their presets."""
+"""What a GlimpsePrune checkpoint says of itself, by the keys of the authors' config.json, and what they published."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ def _fixed(last: int, layers: int) -> dict[str, Any]:
     }
 
 
-class Preset(NamedTuple):
+class Published(NamedTuple):
     """The authors' setting for a model of this name on the hub."""
 
     model: str
@@ -107,9 +107,9 @@ class Preset(NamedTuple):
 
 
 QWEN_BLOCKS, CLIP_STATES = (31, 23, 15, 7), (23, 17, 11, 5)
-PRESETS = {
-    "qwen2.5-vl-3b": Preset("Qwen/Qwen2.5-VL-3B-Instruct", GlimpseConfig(23, 36, QWEN_BLOCKS, True)),
-    "qwen2.5-vl-7b": Preset("Qwen/Qwen2.5-VL-7B-Instruct", GlimpseConfig(18, 28, QWEN_BLOCKS, True)),
-    "llava-1.5-7b": Preset("llava-hf/llava-1.5-7b-hf", GlimpseConfig(21, 32, CLIP_STATES, False)),
-    "llava-1.5-13b": Preset("llava-hf/llava-1.5-13b-hf", GlimpseConfig(26, 40, CLIP_STATES, False)),
+PUBLISHED_CONFIGS = {
+    "qwen2.5-vl-3b": Published("Qwen/Qwen2.5-VL-3B-Instruct", GlimpseConfig(23, 36, QWEN_BLOCKS, True)),
+    "qwen2.5-vl-7b": Published("Qwen/Qwen2.5-VL-7B-Instruct", GlimpseConfig(18, 28, QWEN_BLOCKS, True)),
+    "llava-1.5-7b": Published("llava-hf/llava-1.5-7b-hf", GlimpseConfig(21, 32, CLIP_STATES, False)),
+    "llava-1.5-13b": Published("llava-hf/llava-1.5-13b-hf", GlimpseConfig(26, 40, CLIP_STATES, False)),
 }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pruning.choosing.base import KeepPerImage, Role
 from pruning.choosing.merging import in_prompt, wide
-from pruning.engine.contract import Merged
+from pruning.engine.contract import MergedTokens
 from pruning.engine.seen import Observed
 from pruning.models.sizes import Sizes
 
@@ -29,7 +29,7 @@ class Pool(KeepPerImage):
     label: ClassVar[str] = "Pooling"
     role: ClassVar[Role] = "reference"
 
-    def select(self, seen: Observed) -> Tensor | Merged:
+    def select(self, seen: Observed) -> Tensor | MergedTokens:
         count = seen.num_visual
         if self.keep == count:
             return torch.arange(count, device=seen.device).expand(seen.num_images, -1)

@@ -11,7 +11,7 @@ from pruning.choosing import checks, costs
 from pruning.choosing.base import BeforeLLM
 from pruning.choosing.merging import in_prompt, similarity, wide
 from pruning.choosing.selection import rank
-from pruning.engine.contract import Merged
+from pruning.engine.contract import MergedTokens
 from pruning.engine.seen import Observed
 from pruning.engine.tokens import upload
 from pruning.models.sizes import Sizes
@@ -76,7 +76,7 @@ class PruMerge(BeforeLLM):
         """Adaptive: which tokens are kept by their place, bool `[B, N]`, given the share of outliers."""
         return torch.zeros(len(share_B1), num_visual, dtype=torch.bool, device=share_B1.device)
 
-    def select(self, seen: Observed) -> Merged:
+    def select(self, seen: Observed) -> MergedTokens:
         attention_BN = seen.wide_attention_BN
         order_BN, counts_B1 = self.order(attention_BN)
         if self.adaptive:

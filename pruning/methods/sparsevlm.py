@@ -12,7 +12,7 @@ from pruning.choosing import checks
 from pruning.choosing.base import InsideLLM, Positions
 from pruning.choosing.selection import rank
 from pruning.engine.seen import ObservedLayer
-from pruning.engine.tokens import Choice, Merge, take_tokens, upload
+from pruning.engine.tokens import Choice, MergeInside, take_tokens, upload
 from pruning.models.projections import attention_logits
 from pruning.models.sizes import Sizes
 
@@ -240,7 +240,7 @@ class _Recycling:
     def choice(self, visual: Sequence[int]) -> Choice:
         # With mRoPE positions stay, and so merged tokens stay in the places they take.
         order_BS = None if self._seen.family.mrope else self._order_BS
-        merge = Merge(self._slots_BK, self._weights_BKS) if len(self._clusters_K) else None
+        merge = MergeInside(self._slots_BK, self._weights_BKS) if len(self._clusters_K) else None
         return Choice(self._keep_BS, visual, order_BS=order_BS, numbers_BS=self._numbers_BS, merge=merge)
 
 

@@ -13,7 +13,7 @@ from pruning.choosing import costs
 from pruning.choosing.base import BeforeLLM, KeepPerImage
 from pruning.choosing.merging import Clusters, in_prompt, most_merges, pick_rows
 from pruning.choosing.tower_merging import TowerMerging
-from pruning.engine.contract import Merged
+from pruning.engine.contract import MergedTokens
 from pruning.engine.encoded import EncodedImages
 from pruning.engine.record import Record
 from pruning.engine.seen import Observed
@@ -63,7 +63,7 @@ class ToMe(KeepPerImage):
         ):
             yield record
 
-    def select(self, seen: Observed) -> Tensor | Merged:
+    def select(self, seen: Observed) -> Tensor | MergedTokens:
         tokens_BSC, keys_BSE = seen.mergeable_BNC, seen.head_keys_BNC
         clusters, rounds = Clusters(tokens_BSC), seen.family.vision_layer + 1
         surplus = seen.num_visual - self.keep
@@ -72,7 +72,7 @@ class ToMe(KeepPerImage):
             tokens_BSC, keys_BSE = clusters.merge(tokens_BSC, keys_BSE, merges)
         return self.in_raster_order(seen, clusters.owners_BN, seen.project(tokens_BSC))
 
-    def in_raster_order(self, seen: Observed, owners_BN: Tensor, tokens_BTD: Tensor | None) -> Tensor | Merged:
+    def in_raster_order(self, seen: Observed, owners_BN: Tensor, tokens_BTD: Tensor | None) -> Tensor | MergedTokens:
         """The merged tokens (None: those that stand at the places of all their patches), ordered by first patch."""
         if self.keep == seen.num_visual:
             return torch.arange(seen.num_visual, device=seen.device).expand(seen.num_images, -1)
@@ -104,7 +104,7 @@ class InTower(ToMe):
 
     merging: TowerMerging = field(kw_only=True)
 
-    def select(self, seen: Observed) -> Tensor | Merged:
+    def select(self, seen: Observed) -> Tensor | MergedTokens:
         seen.features_BNC  # noqa: B018 - refuses a [CLS] in the prompt
         owners_BN = self.merging.owners_BN
         return self.in_raster_order(seen, owners_BN[upload(seen.images, owners_BN.device)], None)

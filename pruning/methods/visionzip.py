@@ -10,7 +10,7 @@ from pruning.choosing import checks, costs
 from pruning.choosing.base import BeforeLLM
 from pruning.choosing.merging import in_prompt, pick_rows, similarity, wide
 from pruning.choosing.selection import stable_top_k
-from pruning.engine.contract import Merged
+from pruning.engine.contract import MergedTokens
 from pruning.engine.seen import Observed
 from pruning.models.sizes import Sizes
 
@@ -67,7 +67,7 @@ class VisionZip(BeforeLLM):
             raise ValueError(f"{sum(self._split)} tokens are above the {num_visual} of an image: lower keep")
         return sum(self._split)
 
-    def select(self, seen: Observed) -> Merged:
+    def select(self, seen: Observed) -> MergedTokens:
         dominant, contextual = self._split
         cls_BC = seen.cls_features_BC
         if cls_BC is not None and not seen.repacks:

@@ -30,12 +30,13 @@ class VTW(InsideLLM):
     name: ClassVar[str] = "vtw"
     label: ClassVar[str] = "VTW"
     budget_parameter: ClassVar[str | None] = "k"
+    first: ClassVar[int] = 1
 
     k: int = 15
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.whole_number("k", self.k, minimum=1)
+        checks.whole_number("k", self.k, minimum=self.first)
 
     def stages(self, num_visual: int, num_layers: int) -> dict[int, int | None]:
         if self.k >= num_layers:

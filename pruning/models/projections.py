@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from pruning.models.hooks import Hooks
+
 QUERIES_AT_A_TIME = 256
 
 
@@ -108,17 +110,18 @@ class Projections:
         return self.rows(first_B1, causal=False)[:, :, 0, 1:]
 
 
-class Watch:
+class Watch(Hooks):
     """Catches the projections of one attention layer whenever it runs.
 
     Works on layers that have `q_proj` and `k_proj`: Llama-like decoders and CLIP-like vision towers.
     """
 
     def __init__(self, attention: Any) -> None:
+        super().__init__()
         self._head_dim: int = attention.head_dim
         self._rotary: tuple[Tensor, Tensor] | None = None
         self._caught: dict[str, Tensor] = {}
-        self._handles = [
+        self._handles += [
             attention.register_forward_pre_hook(self._catch_rotary, with_kwargs=True),
             attention.q_proj.register_forward_hook(partial(self._catch, "queries")),
             attention.k_proj.register_forward_hook(partial(self._catch, "keys")),
@@ -141,16 +144,6 @@ class Watch:
         """Let go of the tensors."""
         self._caught.clear()
         self._rotary = None
-
-    def detach(self) -> None:
-        """Take the hooks off; the tensors of the latest run stay."""
-        for handle in self._handles:
-            handle.remove()
-
-    def remove(self) -> None:
-        """Take the hooks off and let go of the tensors."""
-        self.detach()
-        self.forget()
 
 
 def rows_ahead(

@@ -105,7 +105,7 @@ class TowerRun:
         return torch.stack([keys.sum() for keys in pixel_keys(self.pixel_values).split(patches)])
 
 
-class MergedVision(Vision):
+class QwenVision(Vision):
     """Qwen towers, without [CLS]. With images and videos in one call of the model, those of both runs."""
 
     def __init__(self, tower: Any, layer: int) -> None:

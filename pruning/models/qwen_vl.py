@@ -12,7 +12,7 @@ from transformers import (
 
 from pruning.models.family import Family
 from pruning.models.layer_flops import Images, grids_of, vision_layer_flops
-from pruning.models.qwen_tower import MergedVision
+from pruning.models.qwen_tower import QwenVision
 from pruning.models.vision import Vision
 
 
@@ -32,7 +32,7 @@ class Qwen2VL(Family):
         return self.core.visual.merger
 
     def watch_vision(self) -> Vision:
-        return MergedVision(self.vision_tower, self.vision_layer)
+        return QwenVision(self.vision_tower, self.vision_layer)
 
     @classmethod
     def vision_sizes(cls, vision: PretrainedConfig) -> tuple[int, int, int]:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pruning.models.hooks import Hooks
+
 NOT_RUN = "the vision tower has not run inside this context: pass pixel_values"
 
 
@@ -31,7 +33,7 @@ class Image(NamedTuple):
     rasters: tuple[tuple[int, int], ...] = ()
 
 
-class Vision:
+class Vision(Hooks):
     """The latest run of a vision tower. Subclasses know one kind of tower.
 
     Attributes:
@@ -40,12 +42,13 @@ class Vision:
     """
 
     def __init__(self, tower: Any, blocks: Any) -> None:
+        super().__init__()
         self.pixel_values: Tensor | None = None
         self.fresh = False
         self.blocks = blocks
         self._watched: list[int] = []
         self._outputs: dict[int, Tensor] = {}
-        self._handles = [tower.register_forward_pre_hook(self._start, with_kwargs=True)]
+        self._handles += [tower.register_forward_pre_hook(self._start, with_kwargs=True)]
 
     def _start(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.forget()
@@ -101,16 +104,6 @@ class Vision:
             ValueError: there are no such images and videos.
         """
         raise NotImplementedError
-
-    def detach(self) -> None:
-        """Take the hooks off; the latest run stays."""
-        for handle in self._handles:
-            handle.remove()
-
-    def remove(self) -> None:
-        """Take the hooks off and let go of the tensors."""
-        self.detach()
-        self.forget()
 
     @cached_property
     def images(self) -> list[Image]:

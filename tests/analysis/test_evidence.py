@@ -2,16 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.evidence import evidence_tokens, recall
+from analysis.evidence import recall
 from analysis.significance import mean_intervals
-
-
-def test_evidence_is_every_cell_that_a_box_overlaps_and_none_that_it_borders() -> None:
-    # A 4 x 4 raster: cells of a quarter. The first box fills two cells exactly, the second lies inside one.
-    evidence = evidence_tokens([[0.25, 0.0, 0.75, 0.25], [0.8, 0.8, 0.9, 0.9]], 4, 4)
-    assert np.flatnonzero(evidence).tolist() == [1, 2, 15]
-    assert np.flatnonzero(evidence_tokens([[0.2, 0.2, 0.3, 0.3]], 4, 4)).tolist() == [0, 1, 4, 5]
-    assert not evidence_tokens([], 4, 4).any()
 
 
 def test_recall_over_the_layers_and_at_the_last() -> None:

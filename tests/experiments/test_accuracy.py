@@ -60,8 +60,8 @@ def test_flops_are_the_mean_over_the_questions(parameters: Parameters) -> None:
 def test_accuracy_table(parameters: Parameters) -> None:
     table = accuracy.table(parameters)
     assert list(table.columns) == [
-        "model", "benchmark", "type", "method", "parameters", "budget", "feasible", "floor", "mean_visual_tokens",
-        "visual_tokens_per_layer", "flops", "n", "accuracy", "ci_low", "ci_high",
+        "model", "benchmark", "type", "method", "role", "parameters", "budget", "feasible", "floor",
+        "mean_visual_tokens", "visual_tokens_per_layer", "flops", "n", "accuracy", "ci_low", "ci_high",
     ]  # fmt: skip
     assert table["type"].unique().tolist() == ["all", "attribute", "counting"]
     row = table.set_index(["method", "budget", "type"]).loc[("random", 0.5, "all")]

@@ -10,7 +10,7 @@ from experiments.speed.inputs import Inputs, Widths, decoder, untrained_glimpse
 from experiments.speed.references import BEFORE, INSIDE, visual_places
 from pruning import registry
 from pruning.choosing.base import BeforeLLM
-from pruning.engine.contract import Merged
+from pruning.engine.contract import MergedTokens
 
 TINY = Widths(vision=32, vision_heads=2, vision_layers=4, hidden=64, intermediate=32, heads=4)
 KEEP, ROWS, COLUMNS = 24, 8, 9
@@ -30,7 +30,7 @@ def test_a_batch_of_eight_chooses_what_choosing_step_by_step_does(inputs, name, 
     method = methods_for([keep], ROWS * COLUMNS, 8, untrained_glimpse(inputs.family))[name, keep]
     if isinstance(method, BeforeLLM):
         chosen = method.select(inputs.observed())
-        numbers = chosen.numbers_BT if isinstance(chosen, Merged) else chosen
+        numbers = chosen.numbers_BT if isinstance(chosen, MergedTokens) else chosen
         kept = BEFORE[name](method, inputs.observed())
         assert numbers.tolist() == kept
         assert len({tuple(row) for row in kept}) > 1, "eight random images do not keep the same tokens"

@@ -11,7 +11,7 @@ from experiments import efficiency
 from experiments.parameters.load import load_parameters
 from pruning.glimpse import checkpoint
 from tests.experiments import workspace
-from tests.pruning.tiny_glimpse import tiny_modules
+from tests.pruning.glimpse.tiny_glimpse import tiny_modules
 from tests.tiny_models import tiny_llava
 
 

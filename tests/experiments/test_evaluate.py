@@ -65,6 +65,8 @@ def test_predictions_table(folder: Path) -> None:
         assert change["layer"] == 2 and len(change["indices"]) == counts[2]
         assert row.correct == (row.prediction.lower() == row.answer.lower())
         assert json.loads(row.parameters)["k"] == 2
+        assert row.evidence.tolist() == [0, 1, 2, 6, 7, 8], "the box covers the upper left 3x2 of the 6x6 tokens"
+        assert row.flops["choosing"] > 0 and row.flops["decoder"] < row.flops["total"] < row.flops["full"]
 
 
 def test_a_batch_answers_as_each_question_alone(folder: Path) -> None:
@@ -109,7 +111,8 @@ def test_a_pair_of_methods_is_solved_and_written_down(folder: Path) -> None:
 def test_budgets_out_of_reach_are_recorded_with_the_floor(folder: Path) -> None:
     table = run("fastv", budgets=[0.75, 0.25])
     reached, missed = cells("fastv")
-    assert reached == {"method": "fastv", "budget": 0.75, "feasible": True, "floor": None}
+    facts = {"role": "inside", "budget_parameter": "r"}
+    assert reached == {"method": "fastv", "budget": 0.75, "feasible": True, "floor": None} | facts
     assert missed["feasible"] is False and missed["floor"] == pytest.approx(2 / 6 * 36, abs=1)
     assert set(table["budget"]) == {0.75}
 

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from experiments import evidence_recall
@@ -13,7 +11,7 @@ from tests.experiments import workspace
 
 METHODS = {"full": {}, "pool": {}, "fastv": {"k": 1}}
 QUESTIONS = 12
-EVIDENCE = [0, 1, 2, 6, 7, 8]  # of a 6 x 6 raster: the boxes of the workspace are its upper left corner
+EVIDENCE = [0, 1, 2, 6, 7, 8]  # of a 6 x 6 raster
 
 
 def answers(kept: list[dict], layers: int = 4, visual_tokens: int = 36) -> pd.DataFrame:
@@ -22,6 +20,7 @@ def answers(kept: list[dict], layers: int = 4, visual_tokens: int = 36) -> pd.Da
         counts[change["layer"] :] = [len(change["indices"])] * (layers - change["layer"])
     row = {"correct": True, "visual_tokens": visual_tokens, "visual_tokens_per_layer": counts, "kept": kept}
     kinds = {0: "attribute", 1: "counting"}
+    row |= {"evidence": EVIDENCE if visual_tokens == 36 else None}
     rows = [row | {"id": f"q{n:03d}", "type": kinds[n % 3]} for n in range(QUESTIONS) if n % 3 in kinds]
     return pd.DataFrame(rows)
 
@@ -70,21 +69,19 @@ def test_questions_with_several_looks_have_rows_of_their_own(parameters: Paramet
 
 
 def test_questions_without_boxes_are_left_out(parameters: Parameters) -> None:
-    set_boxes(without=6)
+    set_evidence(without=4)
     assert evidence_recall.table(parameters)["n"].unique().tolist() == [4, 2]
-    set_boxes(without=QUESTIONS)
+    set_evidence(without=8)
     with pytest.raises(ValueError, match="no question has evidence boxes"):
         evidence_recall.table(parameters)
 
 
-def set_boxes(without: int) -> None:
-    """Take the boxes from the benchmark's first questions."""
-    path = Path("data/scenes/evaluation.parquet")
-    table = pq.read_table(path)
-    field = table.schema.field("boxes")
-    boxes = [[] if number < without else old for number, old in enumerate(table["boxes"].to_pylist())]
-    table = table.set_column(table.schema.get_field_index("boxes"), field, pa.array(boxes, field.type))
-    pq.write_table(table, path)
+def set_evidence(without: int) -> None:
+    """Take the evidence from the first questions of every method."""
+    for path in Path("results/predictions").glob("*.parquet"):
+        answered = pd.read_parquet(path)
+        answered["evidence"] = [[] if number < without else EVIDENCE for number in range(len(answered))]
+        answered.to_parquet(path)
 
 
 def test_visual_tokens_that_are_no_square_raster_are_refused(parameters: Parameters, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from experiments import glimpse_depth, glimpse_masks
 from experiments.probing import masks
 from pruning.glimpse import checkpoint
 from tests.experiments import workspace
-from tests.pruning.tiny_glimpse import tiny_modules
+from tests.pruning.glimpse.tiny_glimpse import tiny_modules
 from tests.tiny_models import tiny_llava
 
 
@@ -72,12 +72,12 @@ def test_caps_hold_and_means_are_those_of_the_questions(folder: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("cap", "bound"), [(1.0, 1.0), (0.25, 1.0), (0.111, 3 / 6), (0.06, 2 / 6)])
-def test_no_mask_recalls_more_than_its_cap_lets_in(folder: Path, cap: float, bound: float) -> None:
-    answer = {"id": "a", "visual_tokens": 36, "visual_tokens_per_layer": [36] * 6, "kept": [], "text_tokens": 9}
+def test_no_mask_recalls_more_than_its_cap_lets_in(cap: float, bound: float) -> None:
+    answer = {"id": "a", "visual_tokens": 36, "visual_tokens_per_layer": [36] * 6, "kept": []}
     answer |= dict.fromkeys(("type", "answer", "prediction", "correct"))
-    answer |= {"images": "[1]", "parameters": json.dumps({"path": "modules"})}
-    boxes = {"a": [[0.0, 0.0, 0.49, 0.32]]}  # 3 of 6 columns, 2 of 6 rows
-    measured = masks.measure(tiny_llava()[0].config, answer, boxes, cap)
+    answer |= {"evidence": [0, 1, 2, 6, 7, 8], "flops": {"total": 1.0, "full": 2.0}}
+    measured = masks.measure(answer, cap)
+    assert measured["flops"] == 0.5
     assert measured["recall_bound"] == pytest.approx(bound)
 
 

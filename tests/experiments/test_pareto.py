@@ -7,6 +7,10 @@ from experiments import pareto
 NAMES = {"model": "m", "benchmark": "b"}
 
 
+def role(method: str) -> str:
+    return "oracle" if method.startswith("oracle") else "before"
+
+
 def test_fronts_leave_out_the_oracle_and_what_was_not_measured() -> None:
     #          method, budget, accuracy, FLOPs, latency
     points = [
@@ -17,12 +21,12 @@ def test_fronts_leave_out_the_oracle_and_what_was_not_measured() -> None:
     ]
     points += [("a", 0.2, 0.6, 0.2, None), ("b", 0.5, 0.8, 0.55, 0.7)]
     accuracy = [
-        NAMES | {"type": kind, "method": method, "budget": budget, "feasible": True}
+        NAMES | {"type": kind, "method": method, "role": role(method), "budget": budget, "feasible": True}
         | {"accuracy": value if kind == "all" else 0.5, "ci_low": value - 0.1, "ci_high": value + 0.1}
         for method, budget, value, *_ in points
         for kind in ("all", "several_looks", "reading")
     ]  # fmt: skip
-    accuracy.append(NAMES | {"type": "all", "method": "b", "budget": 0.2, "feasible": False})
+    accuracy.append(NAMES | {"type": "all", "method": "b", "role": "before", "budget": 0.2, "feasible": False})
     flops = [NAMES | {"method": m, "budget": budget, "ratio_to_full": cost} for m, budget, _, cost, _ in points]
     latency = [
         NAMES | {"method": method, "budget": budget, "ratio": cost, "ratio_low": cost, "ratio_high": cost}

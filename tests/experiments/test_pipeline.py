@@ -30,22 +30,27 @@ NAMES_ONLY = (
     "experiments/figures.py",
     "pruning/__init__.py",
     "pruning/registry.py",
-    "pruning/presets.py",
+    "pruning/paper_settings.py",
 )
 # Methods are found by their names in params.yaml: an import does not tell which.
 BY_NAME = ("pruning/methods", "pruning/glimpse", "pruning/engine", "pruning/choosing")
-EVERY_METHOD = {"evaluate", "flops", "latency", "pareto", "score_correlation", "tables"}
+EVERY_METHOD = {"evaluate", "latency", "score_correlation"}
 
 
 @cache
 def pipeline() -> dict[str, Any]:
     """dvc.yaml's stages as DVC takes them, those of a `foreach` by their keys."""
+    written = yaml.safe_load((ROOT / "dvc.yaml").read_text())
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for variables in written["vars"]:
+        parameters |= variables
     stages = {}
-    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+    for name, stage in written["stages"].items():
         values = stage.get("foreach", {"": ""})
         if isinstance(values, str):  # ${section.key}
             values = value_at(values.strip("${}"), parameters)
+        if isinstance(values, list):
+            values = {value: value for value in values}
         text = yaml.safe_dump(stage.get("do", stage))
         for key, item in values.items():
             known = parameters | {"key": key, "item": item}

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import pruning
-from analysis.evidence import evidence_tokens
 from experiments import score_correlation
 from experiments.asking import answers, benchmarks, models
+from experiments.asking.evidence import evidence_tokens
 from experiments.parameters.load import Parameters, load_parameters
 from tests.experiments import workspace
 

@@ -12,12 +12,14 @@ from experiments.parameters.sections import Evaluate
 from experiments.recorded import predictions
 from experiments.reports import budget, formats, published
 from experiments.reports.formats import Measured
+from pruning import registry
 
 
 def accuracy(methods: dict[str, list[float | None]], budgets: tuple[float, ...] = (0.5, 0.25)) -> pd.DataFrame:
     """Rows of accuracy.csv: accuracies by method and budget, None where the method does not reach it."""
     rows = [
-        {"model": "tiny", "benchmark": "scenes", "type": "all", "method": method, "budget": budget}
+        {"model": "tiny", "benchmark": "scenes", "type": "all", "method": method, "role": registry.get(method).role}
+        | {"budget": budget}
         | {"feasible": value is not None, "floor": 12.3, "n": 40 if value is not None else 0}
         | {"accuracy": value, "ci_low": (value or 0) - 0.1, "ci_high": (value or 0) + 0.1}
         for method, values in methods.items()
@@ -106,7 +108,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
             for layers in questions
         ]
         pd.DataFrame(rows).to_parquet(predictions.PREDICTIONS / f"{method}.parquet")
-        described = [{"budget": b, "feasible": bool(q), "floor": None if q else 15.5} for b, q in cells.items()]
+        facts = {"role": registry.get(method).role, "budget_parameter": registry.get(method).budget_parameter}
+        described = [facts | {"budget": b, "feasible": bool(q), "floor": None if q else 15.5} for b, q in cells.items()]
         (predictions.PREDICTIONS / f"{method}.json").write_text(json.dumps(described))
     return Evaluate(
         benchmark="scenes", questions=0, seed=0, batch_size=1, max_new_tokens=1, budgets=[1.0, 0.5, 0.1],

@@ -125,7 +125,7 @@ def test_other_parameters_start_anew(folder: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"config": {}}, "config is empty, and there is no preset for tiny: qwen2.5-vl-3b"),
+        ({"config": {}}, "config is empty, and there is no published one for tiny: qwen2.5-vl-3b"),
         ({"config": LLAVA | {"reduce_layer": 9, "glimpse_layers": 12}}, "of 6 layers: they can be"),
         (
             {"config": LLAVA | {"fuse_size": 3}},

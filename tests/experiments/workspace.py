@@ -12,6 +12,7 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from pruning import registry
 from tests.tiny_models import tiny_llava
 from tests.tiny_processors import save_tiny
 
@@ -66,8 +67,10 @@ def write_benchmark(path: Path, questions: int, seed: int = 0, caption: str = "y
 def write_predictions(folder: Path, method: str, cells: dict[float, pd.DataFrame | float]) -> None:
     """The two files of an evaluated method: its answers at every budget, or the floor where it cannot reach one."""
     answered = [table.assign(method=method, budget=b) for b, table in cells.items() if isinstance(table, pd.DataFrame)]
+    known = registry.get(method)
+    facts = {"role": known.role, "budget_parameter": known.budget_parameter}
     described = [
-        {"method": method, "budget": budget, "feasible": isinstance(cell, pd.DataFrame)}
+        {"method": method, "budget": budget, "feasible": isinstance(cell, pd.DataFrame), **facts}
         | {"floor": None if isinstance(cell, pd.DataFrame) else cell}
         for budget, cell in cells.items()
     ]
