@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from pruning.choosing import checks
 from pruning.choosing.selection import rank
-from pruning.engine.contract import Merged
+from pruning.engine.contract import Merged, Selected
 from pruning.engine.encoded import EncodedImages
 from pruning.engine.engine import Engine
 from pruning.engine.record import Record
@@ -65,7 +65,7 @@ class Method(ABC):
             RuntimeError: another method is active on the model.
         """
         if images is not None and self.changes_tower:
-            raise ValueError(f"{self.name} works inside the vision tower: pass pixel_values, not encoded images")
+            raise ValueError(f"{self.name} has to see the vision tower run: pass pixel_values, not encoded images")
         before, inside = self.parts()
         engine = Engine(model, before, inside, images)
         try:
@@ -126,6 +126,14 @@ class PerImage(Method):
     def parts(self) -> "tuple[PerImage | None, InsideLLM | None]":
         return self, None
 
+    def attention_blocks(self, family: Family) -> Sequence[int]:
+        """0-based blocks of the vision tower, beside the observed one, whose attention the choice needs.
+
+        `seen.watched_attention` and `seen.watched_received` then have it. Images encoded beforehand do not keep it:
+        such a method sets `changes_tower`.
+        """
+        return ()
+
     @abstractmethod
     def count(self, num_visual: int) -> int | None:
         """Tokens kept of an image of `num_visual`; None where the image decides.
@@ -135,8 +143,11 @@ class PerImage(Method):
         """
 
     @abstractmethod
-    def select(self, seen: Observed) -> Tensor | Merged:
-        """The choice for B images of equal size: int64 `[B, count]` indices into the N visual tokens, ascending."""
+    def select(self, seen: Observed) -> Tensor | Merged | Selected:
+        """The choice for B images of equal size: int64 `[B, count]` indices into the N visual tokens, ascending.
+
+        `Selected` where their number differs from image to image, `Merged` where tokens are made anew.
+        """
 
     def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
         count = self.count(num_visual)
