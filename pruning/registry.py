@@ -14,20 +14,26 @@ from pruning.methods.fastv import FastV
 from pruning.methods.full import Full
 from pruning.methods.glimpse import GlimpsePrune
 from pruning.methods.grid import Grid
+from pruning.methods.hiprune import HiPrune
+from pruning.methods.holov import HoloV
+from pruning.methods.mmtok import MMTok
 from pruning.methods.oracle import Oracle
 from pruning.methods.oracle_inside import OracleInside
 from pruning.methods.pool import Pool
 from pruning.methods.prumerge import PruMerge
 from pruning.methods.prumerge_plus import PruMergePlus
+from pruning.methods.prunesid import PruneSID
 from pruning.methods.pyramiddrop import PyramidDrop
 from pruning.methods.random import Random
 from pruning.methods.random_inside import RandomInside
+from pruning.methods.scope import Scope
 from pruning.methods.sequence import Sequence
 from pruning.methods.sequential_prune import SequentialPrune
 from pruning.methods.sparsevlm import SparseVLM
 from pruning.methods.tome import ToMe
 from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
+from pruning.methods.vscan import VScan
 from pruning.methods.vtw import VTW
 
 METHODS: dict[str, type[Method]] = {
@@ -46,6 +52,12 @@ METHODS: dict[str, type[Method]] = {
         PruMerge,
         PruMergePlus,
         ToMe,
+        Scope,
+        HoloV,
+        MMTok,
+        PruneSID,
+        HiPrune,
+        VScan,
         SequentialPrune,
         FastV,
         PyramidDrop,
