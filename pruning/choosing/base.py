@@ -40,6 +40,7 @@ class Method(ABC):
         budget_parameter: the parameter that `pruning.solve` turns; None where there is none.
         changes_tower: whether it works inside the vision tower, or sees more of it than images encoded beforehand keep,
             so that every run of it has to encode them.
+        videos_only: whether it chooses among the frames of a video, and leaves images as they are.
         told: fields that are told about each question of a batch what `for_questions` finds under that name.
     """
 
@@ -48,6 +49,7 @@ class Method(ABC):
     role: ClassVar[Role]
     budget_parameter: ClassVar[str | None] = None
     changes_tower: ClassVar[bool] = False
+    videos_only: ClassVar[bool] = False
     told: ClassVar[tuple[str, ...]] = ()
 
     @contextmanager

@@ -35,6 +35,13 @@ def above_zero(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number above 0, not {value!r}")
 
 
+def between(name: str, value: Any, low: float, high: float) -> None:
+    """Raise ValueError unless `value` is a real number from `low` to `high`."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low} to {high}, not {value!r}")
+
+
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raise ValueError unless `value` is one of the allowed words."""
     if not isinstance(value, str) or value not in allowed:
