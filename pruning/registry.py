@@ -9,8 +9,11 @@ from pruning.choosing.base import Method, Role
 from pruning.methods.cdpruner import CDPruner
 from pruning.methods.dart import DART
 from pruning.methods.divprune import DivPrune
+from pruning.methods.evs import EVS
 from pruning.methods.fastervlm import FasterVLM
 from pruning.methods.fastv import FastV
+from pruning.methods.fastvid import FastVID
+from pruning.methods.flashvid import FlashVID
 from pruning.methods.full import Full
 from pruning.methods.glimpse import GlimpsePrune
 from pruning.methods.grid import Grid
@@ -31,6 +34,8 @@ from pruning.methods.sequence import Sequence
 from pruning.methods.sequential_prune import SequentialPrune
 from pruning.methods.sparsevlm import SparseVLM
 from pruning.methods.tome import ToMe
+from pruning.methods.vcast import VCast
+from pruning.methods.vidcom2 import VidCom2
 from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
 from pruning.methods.vscan import VScan
@@ -58,6 +63,11 @@ METHODS: dict[str, type[Method]] = {
         PruneSID,
         HiPrune,
         VScan,
+        VidCom2,
+        FastVID,
+        EVS,
+        VCast,
+        FlashVID,
         SequentialPrune,
         FastV,
         PyramidDrop,

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from experiments.conformance import video
 from experiments.conformance.outcome import Case, MalformedGolden, Outcome, first_difference, read_npz
 from pruning.choosing.coverage import greedy_coverage
 from pruning.choosing.selection import max_min_diversity
@@ -183,6 +184,7 @@ RUNNERS: dict[str, Runner] = {
     "prunesid": prunesid,
     "hiprune": hiprune,
     "vscan": vscan,
+    **video.RUNNERS,
 }
 
 # Shared by all images of a batch, hence never given a batch axis.

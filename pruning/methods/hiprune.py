@@ -18,7 +18,7 @@ from pruning.models.sizes import Sizes
 
 @dataclass
 class HiPrune(KeepPerImage):
-    """Liu et al., arXiv 2508.00553, section 4: anchors, buffers and registers.
+    """Liu et al., arXiv 2508.00553: anchors, buffers and registers.
 
     Tokens are ranked by the mean attention they receive over all heads and queries ([CLS] among them) in two layers of
     the vision tower. The round(keep * alpha / 5) best of the middle one stay with their neighbours above, below, left

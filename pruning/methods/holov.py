@@ -23,7 +23,7 @@ CROPS_A_TOKEN = 1024  # crops times tokens kept of those 576
 
 @dataclass
 class HoloV(KeepPerImage):
-    """Zou et al., arXiv 2510.02912, section 4: a quota of tokens for each crop of the image.
+    """Zou et al., arXiv 2510.02912: a quota of tokens for each crop of the image.
 
     Crops are runs of the raster order. A token's score is its attention of [CLS] plus `beta` times the variance of its
     cosines with the crop's other tokens, scaled to the crop's attention; a crop's weight is the mean of these. The

@@ -38,7 +38,7 @@ STOP_WORDS = frozenset(
 
 @dataclass
 class MMTok(KeepPerImage):
-    """Dong et al., arXiv 2508.18264, section 3: maximum coverage of two modalities.
+    """Dong et al., arXiv 2508.18264: maximum coverage of two modalities.
 
     How far a visual token covers a word is the softmax over the tokens of their cosine over a temperature (word: input
     embedding of the language model; token: projected), divided by the number of words; how far it covers a patch the

@@ -23,7 +23,7 @@ POWER_ITERATIONS = 2
 
 @dataclass
 class PruneSID(KeepPerImage):
-    """Fang et al., arXiv 2603.09480, section 3: principal semantic components, then suppression inside each.
+    """Fang et al., arXiv 2603.09480: principal semantic components, then suppression inside each.
 
     The patches are grouped by the principal component (of the sigmoid of their features, over channels) that weighs
     them most, keep/4 of them. In a group the patches by falling attention of [CLS] (sum over heads) drop those after

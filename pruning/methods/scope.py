@@ -15,7 +15,7 @@ from pruning.models.sizes import Sizes
 
 @dataclass
 class Scope(KeepPerImage):
-    """Deng et al., arXiv 2510.24214, section 3: saliency-coverage oriented pruning.
+    """Deng et al., arXiv 2510.24214: saliency-coverage oriented pruning.
 
     A pick is the token with the largest gain in coverage times saliency. Coverage of a patch is its largest cosine with
     a picked one (0 before the first), a gain is the sum over all patches of what a token would add, and saliency is the

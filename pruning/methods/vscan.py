@@ -138,7 +138,7 @@ class OneStage(InsideLLM):
 
 @dataclass
 class VScan(Method):
-    """Zhang et al., arXiv 2505.22654, section 4: global and local scans, merging, and a middle layer's attention.
+    """Zhang et al., arXiv 2505.22654: global and local scans, merging, and a middle layer's attention.
 
     Before the language model: a share of the `keep` tokens are the best of every window of the image by the attention
     of [CLS] in an early layer of the tower, the others the best of what is left by that of the layer whose features the

@@ -90,6 +90,9 @@ NEVER_ALL = {
 }
 # Methods that do not run on every family: what they promise is tested where they are.
 ELSEWHERE = {
+    **dict.fromkeys(
+        ("vidcom2", "fastvid", "evs", "vcast", "flashvid"), (("qwen2_vl", "qwen2_5_vl"), "test_video_methods.py")
+    ),
     "glimpse": (("llava", "qwen2_5_vl"), "test_glimpse_method.py"),
     "oracle_inside": (("llava", "qwen2_vl", "qwen2_5_vl"), "test_oracle_inside.py"),
 }
@@ -103,7 +106,8 @@ BY_CLS = (
 def remark(name: str, family: str) -> str:
     """How a method runs on a family, where that is not the same on all of them."""
     if name in ELSEWHERE:
-        return "yes" if family in ELSEWHERE[name][0] else "no"
+        runs = "videos" if pruning.registry.get(name).videos_only else "yes"
+        return runs if family in ELSEWHERE[name][0] else "no"
     if name in BY_CLS:
         return "yes, attention received" if family in QWEN else "yes, [CLS]"
     if name == "cdpruner":
