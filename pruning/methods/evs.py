@@ -21,7 +21,8 @@ class EVS(VideoMethod):
     """Bagrov et al., arXiv 2510.14624: efficient video sampling.
 
     A token's score is one minus its cosine with the token at the same place of the frame before; the first frame stays
-    whole. Of the whole video the highest scores stay, at their own positions.
+    whole. Of the whole video the highest scores stay, at their own positions. This is the form in which it is served;
+    the paper compares the pixels of patches.
 
     The text behind the video keeps its own positions too, as in transformers; vLLM counts on from the grid's width.
 
