@@ -92,6 +92,15 @@ def density_peaks(distance_BNN: Tensor, neighbours: int) -> Tensor:
     return torch.where(denser_BNN, distance_BNN, largest_B11).amin(dim=2) * density_BN
 
 
+def cluster(tokens_RD: Tensor, clusters: int, neighbours: int) -> tuple[Tensor, Tensor]:
+    """DPC-kNN: the centres, int64 `[C]`, and which tokens are nearest to each, bool `[C, R]`."""
+    distance_RR = torch.cdist(tokens_RD, tokens_RD) / tokens_RD.shape[1] ** 0.5
+    centre_C = rank(density_peaks(distance_RR[None], min(clusters, neighbours))[0])[:clusters]
+    place_C = torch.arange(clusters, device=centre_C.device)
+    nearest_R = distance_RR[:, centre_C].argmin(dim=1).scatter(0, centre_C, place_C)
+    return centre_C, nearest_R == place_C[:, None]
+
+
 def merged_videos(seen: Observed, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Merged:
     """Videos of equal size whose tokens were merged one after the other.
 

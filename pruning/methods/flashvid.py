@@ -15,7 +15,7 @@ from pruning.choosing.selection import rank
 from pruning.choosing.video import (
     VideoMethod,
     by_frame,
-    density_peaks,
+    cluster,
     lengths_of_segments,
     merged_videos,
     similarity_of_neighbours,
@@ -116,7 +116,7 @@ class Trees(VideoMethod):
                 clusters = math.ceil(number * share)
                 values_RD = merged_FMD[frame, place_R]
                 if clusters > 0 and share < 1:
-                    centre_C, joined_CR = cluster(values_RD, clusters)
+                    centre_C, joined_CR = cluster(values_RD, clusters, NEIGHBOURS)
                     weight_CR = joined_CR.to(values_RD.dtype)
                     values_RD = weight_CR @ values_RD / weight_CR.sum(dim=1, keepdim=True)
                     tree_RN = (weight_CR @ tree_RN.to(weight_CR.dtype)) > 0
@@ -292,12 +292,3 @@ class FlashVID(Method):
 
     def choosing_flops(self, sizes: Sizes) -> int:
         raise ValueError(f"{self.name} decides by the video what is compared: there is no formula")
-
-
-def cluster(tokens_RD: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
-    """DPC-kNN: the centres, int64 `[C]`, and which tokens are nearest to each, bool `[C, R]`."""
-    distance_RR = torch.cdist(tokens_RD, tokens_RD) / tokens_RD.shape[1] ** 0.5
-    centre_C = rank(density_peaks(distance_RR[None], min(clusters, NEIGHBOURS))[0])[:clusters]
-    place_C = torch.arange(clusters, device=centre_C.device)
-    nearest_R = distance_RR[:, centre_C].argmin(dim=1).scatter(0, centre_C, place_C)
-    return centre_C, nearest_R == place_C[:, None]

@@ -10,6 +10,7 @@ from pruning.methods.fastvid import FastVID
 from pruning.methods.flashvid import Trees
 from pruning.methods.vcast import VCast, shared_out
 from pruning.methods.vidcom2 import VidCom2
+from pruning.models.families import family_of
 from tests.pruning import test_masking_oracle as oracle
 from tests.pruning.fingerprint import fingerprint
 from tests.pruning.test_host_syncs import syncs_of
@@ -107,6 +108,28 @@ def test_models_that_take_no_videos_are_refused(case):
     model, inputs = tiny_llava((1,))
     with pytest.raises(ValueError, match=r"prunes videos, and models of type 'llava' take none"), make(case)(model):
         model(**inputs)
+
+
+@pytest.mark.parametrize("family", QWEN)
+@torch.no_grad()
+def test_the_mean_query_of_a_frame_sees_its_merged_keys(family):
+    model, inputs = FAMILIES[family](("v",))
+    block = model.model.visual.blocks[family_of(model).vision_layer].attn
+    calls, seen = {}, []
+    handle = block.register_forward_pre_hook(lambda _, args, kwargs: calls.update(kwargs, x=args[0]), with_kwargs=True)
+    method = make("evs")
+    method.select = lambda video: seen.append(video.frame_attention_BN) or torch.arange(18)[None]
+    with method(model):
+        model(**inputs)
+    handle.remove()
+    cos, sin = calls["position_embeddings"]
+    q, k, _ = block.qkv(calls["x"]).view(-1, 3, 2, 8).unbind(1)
+    q, k = (torch.cat([-t[..., 4:], t[..., :4]], -1) * sin[:, None] + t * cos[:, None] for t in (q, k))
+    query, keys = q.view(3, 24, 2, 8).mean(dim=1), k.view(3, 6, 4, 2, 8).mean(dim=2)
+    expected = (torch.einsum("fhd,fmhd->fhm", query, keys) * 8**-0.5).softmax(-1).mean(dim=1)
+    if family == "qwen2_5_vl":  # windows of 2x2 merged tokens over a raster of 2x3: 0 1 3 4, then 2 5
+        expected = expected[:, torch.tensor([0, 1, 3, 4, 2, 5]).argsort()]
+    torch.testing.assert_close(seen[0].view(3, 6), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("case", CHOOSING)
