@@ -19,8 +19,8 @@ is repeated less, above a quarter of a second not at all. Up to 576 tokens both 
 float64.
 On a machine that others use, OMP_NUM_THREADS=1 and --clock cpu count the process's own time instead of the wall's.
 
-GlimpsePrune has random modules; its token's way through the layers in front of the choice does not count. `sequence` is
-not timed: its two methods are. `full` chooses nothing.
+GlimpsePrune has random modules; its token's way through the layers in front of the choice does not count. Methods that
+prune before the language model and inside it (`sequence`, `vscan`) are not timed, nor those for videos.
 
 Prints the table and writes results/benchmark_selection.csv: rows of the same device, dtype, threads, versions and case
 are replaced, all others stay.
@@ -38,17 +38,22 @@ import pandas as pd
 import torch
 import transformers
 
-import pruning
 from experiments.recorded.cells import write_text
 from experiments.speed import references
 from experiments.speed.inputs import Inputs, Widths, decoder, method_for, untrained_glimpse
 from experiments.speed.timing import Clock, Prefill, medians, ours, same_choice, step_by_step
+from pruning import registry
 from pruning.choosing.base import Method
 from pruning.glimpse.modules import GlimpseModules
 
 RESULT = Path("results/benchmark_selection.csv")
 CHECKED = 576
-NOT_A_CHOICE = ("full", "sequence")
+# `full` chooses nothing; what acts twice has no single choice, and videos have frames.
+NOT_A_CHOICE = (
+    "full",
+    *registry.of_role("both"),
+    *(name for name in registry.names() if registry.get(name).videos_only),
+)
 CASE = ["device", "dtype", "threads", "torch", "transformers", "visual_tokens", "keep", "batch", "method"]
 MOST_ON_CPU = 8_000  # visual tokens of a batch; beyond, several images count as so many times one
 
@@ -167,7 +172,7 @@ def methods_for(
     keeps: Sequence[int], num_visual: int, images: int, glimpse: GlimpseModules
 ) -> dict[tuple[str, int], Method]:
     """The methods by name and number kept; those that can keep so many."""
-    names = [name for name in pruning.registry.names() if name not in NOT_A_CHOICE]
+    names = [name for name in registry.names() if name not in NOT_A_CHOICE]
     cases = {(name, keep): method_for(name, keep, num_visual, images, glimpse) for keep in keeps for name in names}
     return {case: method for case, method in cases.items() if method is not None}
 

@@ -1,6 +1,9 @@
 """Settings for LLaVA-1.5 7B and 13B (576 visual tokens) by number of tokens: the authors' own, where they publish one.
+For Qwen2.5-VL 7B, whose images and videos are of any size, by share of the visual tokens.
 
     pruning.paper("visionzip", model="llava-1.5-7b", tokens=64)    # VisionZip(dominant=54, contextual=10)
+    pruning.paper("vidcom2", model="qwen2.5-vl-7b", share=0.25)    # VidCom2(ratio=0.25)
+    pruning.paper("vscan", model="qwen2.5-vl-7b", share=0.111, num_visual=1024)    # VScan(keep=171, share=0.333, ...)
 
 Papers count in different ways, and `PaperSetting.counted` says how; the budget of this project, the mean over the
 decoder layers' inputs, is the same number only for methods that prune before the language model. A setting is `solved`
@@ -8,7 +11,7 @@ where the authors publish none for a number: its remaining parameter is then our
 it follows from the method, but was not found in what its authors publish for that model and number.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pruning import registry
@@ -17,6 +20,7 @@ from pruning.choosing.base import Method
 NUM_VISUAL = 576
 LAYERS = {"llava-1.5-7b": 32, "llava-1.5-13b": 40}
 SMALL, LARGE = LAYERS
+QWEN = "qwen2.5-vl-7b"
 
 Counted = Literal["entering", "final", "after layers", "mean", "by the image"]
 
@@ -91,6 +95,25 @@ _DART = {
     )
     for count in (192, 128, 64)
 }
+_THREE = (192, 128, 64)
+_KEEP = "authors' scripts: the number is all that they give"
+_OTHER = "as on 7B, whose vision tower it has"
+
+
+def _both(parameters: dict[str, Any], source: str) -> dict[str, dict[int, Preset]]:
+    """For 7B the authors' own, for 13B taken over."""
+    large = _same(_THREE, parameters, f"{source}; {_OTHER}", assumed=True)
+    return {SMALL: _same(_THREE, parameters, source), LARGE: large}
+
+
+_CROPS = "authors' constants in the source: 16 crops at 64 tokens"
+_HOLOV = _same((64,), {}, _CROPS) | _same(
+    (192, 128), {}, f"{_CROPS}, elsewhere by their formula for Qwen", assumed=True
+)
+_VSCAN = {64: PaperSetting({"keep": 96, "layer": 16}, "mean", "authors' options: 96 tokens, 32 of them from layer 16 on")} | {
+    mean: PaperSetting({"keep": keep, "layer": 16}, "mean", "the shares of the authors' 96 and 32", assumed=True)
+    for mean, keep in ((192, 288), (128, 192))
+}
 _DEMO = "authors' demos: K=2, step 10, R .5, .75 and .9"
 
 # Method -> model -> number of tokens -> setting.
@@ -135,7 +158,25 @@ PAPER_SETTINGS: dict[str, dict[str, dict[int, PaperSetting]]] = {
     },
     "sparsevlm": {SMALL: _SPARSEVLM},
     "dart": {SMALL: _DART},
+    "scope": _both({"alpha": 1.0}, _KEEP),
+    "holov": {SMALL: _HOLOV, LARGE: {count: replace(preset, assumed=True) for count, preset in _HOLOV.items()}},
+    "mmtok": _both({"alpha": 0.5, "text_temperature": 0.02, "vision_temperature": 0.2}, _KEEP),
+    "prunesid": _both({}, f"{_KEEP}; [CLS] is one of the tokens"),
+    "hiprune": _both({"alpha": 0.1}, "authors' scripts: object layer 9 and alpha .1"),
+    "vscan": {SMALL: _VSCAN},
     "vtw": {SMALL: {270: PaperSetting({"k": 15}, "mean", "the authors' layer")}},
+}
+
+# Method -> share of the visual tokens on Qwen2.5-VL 7B -> its parameters, the share that enters where that is another
+# one, and what the share stands for.
+_ENTERING = "share of the video's tokens that enters, authors' scripts"
+SHARES: dict[str, dict[float, tuple[dict[str, Any], float | None, str]]] = {
+    "vscan": {0.111: ({"share": 0.333, "layer": 14}, 0.167, "mean over the layers, authors' scripts")},
+    "vidcom2": {share: ({"ratio": share}, None, _ENTERING) for share in (0.25, 0.15)},
+    "flashvid": {
+        share: ({"ratio": share, "layer": 20}, None, "mean over the layers, authors' scripts")
+        for share in (0.25, 0.2, 0.15, 0.1)
+    },
 }
 
 
@@ -155,18 +196,32 @@ def paper_settings(method: str, model: str) -> dict[int, PaperSetting]:
     return dict(sorted(PAPER_SETTINGS[method][model].items(), reverse=True))
 
 
-def paper(method: str, *, model: str, tokens: int, **further: Any) -> Method:
-    """A method's setting for LLaVA-1.5 at a number of visual tokens; see `paper_settings` for what that counts.
+def paper(
+    method: str,
+    *,
+    model: str,
+    tokens: int | None = None,
+    share: float | None = None,
+    num_visual: int | None = None,
+    **further: Any,
+) -> Method:
+    """A method's setting for LLaVA-1.5 at a number of visual tokens; `paper_settings` says what that counts and whose it is.
 
     Args:
         method: a name of the registry.
-        model: "llava-1.5-7b" or "llava-1.5-13b".
-        tokens: the number that the paper names, such as 192, 128, 64 or 32.
+        model: "llava-1.5-7b", "llava-1.5-13b" or "qwen2.5-vl-7b".
+        tokens: the number that the paper names, such as 192, 128, 64 or 32; for LLaVA-1.5.
+        share: for Qwen2.5-VL in its place the share of the visual tokens; `SHARES` has them and says what they count.
+        num_visual: visual tokens of the image, for methods that are given the number that enters.
         further: other parameters of the method.
 
     Raises:
         ValueError: there is no such setting; the message names those there are.
     """
+    if model == QWEN:
+        return _by_share(method, share, num_visual, further)
+    if tokens is None or share is not None:
+        raise ValueError(f"{model} has settings by number of tokens: give tokens, not share")
     found = paper_settings(method, model)
     if tokens not in found:
         known = ", ".join(f"{count} ({setting.counted})" for count, setting in found.items())
@@ -176,3 +231,20 @@ def paper(method: str, *, model: str, tokens: int, **further: Any) -> Method:
     if setting.solved:
         return registry.solve(method, tokens, num_visual=NUM_VISUAL, num_layers=LAYERS[model], **parameters)
     return registry.make(method, **parameters)
+
+
+def _by_share(method: str, share: float | None, num_visual: int | None, further: dict[str, Any]) -> Method:
+    registry.get(method)
+    known = SHARES.get(method, {})
+    if not known:
+        raise ValueError(f"{method} has no setting for {QWEN}. Methods with one: {', '.join(SHARES)}")
+    if share not in known:
+        raise ValueError(
+            f"{method} has no setting for a share of {share} on {QWEN}. There are: {', '.join(map(str, known))}"
+        )
+    parameters, entering, _ = known[share]
+    if entering is not None:
+        if num_visual is None:
+            raise ValueError(f"{method} is given the number of tokens that enter: give num_visual, those of the image")
+        parameters = {**parameters, "keep": int(entering * num_visual)}
+    return registry.make(method, **{**parameters, **further})

@@ -9,25 +9,36 @@ from pruning.choosing.base import Method, Role
 from pruning.methods.cdpruner import CDPruner
 from pruning.methods.dart import DART
 from pruning.methods.divprune import DivPrune
+from pruning.methods.evs import EVS
 from pruning.methods.fastervlm import FasterVLM
 from pruning.methods.fastv import FastV
+from pruning.methods.fastvid import FastVID
+from pruning.methods.flashvid import FlashVID
 from pruning.methods.full import Full
 from pruning.methods.glimpse import GlimpsePrune
 from pruning.methods.grid import Grid
+from pruning.methods.hiprune import HiPrune
+from pruning.methods.holov import HoloV
+from pruning.methods.mmtok import MMTok
 from pruning.methods.oracle import Oracle
 from pruning.methods.oracle_inside import OracleInside
 from pruning.methods.pool import Pool
 from pruning.methods.prumerge import PruMerge
 from pruning.methods.prumerge_plus import PruMergePlus
+from pruning.methods.prunesid import PruneSID
 from pruning.methods.pyramiddrop import PyramidDrop
 from pruning.methods.random import Random
 from pruning.methods.random_inside import RandomInside
+from pruning.methods.scope import Scope
 from pruning.methods.sequence import Sequence
 from pruning.methods.sequential_prune import SequentialPrune
 from pruning.methods.sparsevlm import SparseVLM
 from pruning.methods.tome import ToMe
+from pruning.methods.vcast import VCast
+from pruning.methods.vidcom2 import VidCom2
 from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
+from pruning.methods.vscan import VScan
 from pruning.methods.vtw import VTW
 
 METHODS: dict[str, type[Method]] = {
@@ -46,6 +57,17 @@ METHODS: dict[str, type[Method]] = {
         PruMerge,
         PruMergePlus,
         ToMe,
+        Scope,
+        HoloV,
+        MMTok,
+        PruneSID,
+        HiPrune,
+        VScan,
+        VidCom2,
+        FastVID,
+        EVS,
+        VCast,
+        FlashVID,
         SequentialPrune,
         FastV,
         PyramidDrop,

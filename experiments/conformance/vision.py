@@ -6,21 +6,31 @@ its runner and put it into `RUNNERS`.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from experiments.conformance import video
 from experiments.conformance.outcome import Case, MalformedGolden, Outcome, first_difference, read_npz
+from pruning.choosing.coverage import greedy_coverage
 from pruning.choosing.selection import max_min_diversity
+from pruning.engine.contract import MergedTokens
 from pruning.engine.seen import Observed
 from pruning.methods.cdpruner import clip_relevance, conditional_dpp
 from pruning.methods.divprune import DivPrune
 from pruning.methods.fastervlm import FasterVLM
+from pruning.methods.hiprune import HiPrune
+from pruning.methods.holov import HoloV
+from pruning.methods.mmtok import both_reaches
 from pruning.methods.prumerge import PruMerge
 from pruning.methods.prumerge_plus import PruMergePlus
+from pruning.methods.prunesid import PruneSID
+from pruning.methods.scope import Scope
 from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
+from pruning.methods.vscan import TwoScans, Windows, join
 from pruning.models.projections import Projections
 
 TOLERANCE = 1e-9
@@ -98,6 +108,68 @@ def prumerge(params: Case, arrays: Case) -> dict[str, Tensor]:
     return {"token_index": index, "kept": index.sort(dim=1).values, "tokens": merged.tokens_BTD}
 
 
+def scope(params: Case, arrays: Case) -> dict[str, Tensor]:
+    method = Scope(keep=params["keep"], alpha=params["alpha"])
+    attention, features = arrays["cls_attention"], arrays["features"]
+    seen = Given(features.shape[1], cls_attention_BHN=attention, features_BNC=features)
+    return {"kept": method.select(seen), "pick_order": method.picks(seen)}
+
+
+def holov(params: Case, arrays: Case) -> dict[str, Tensor]:
+    method = HoloV(keep=params["keep"], crops=params["crops"], beta=params["beta"])
+    attention, projected = arrays["cls_attention"], arrays["projected"]
+    seen = Given(projected.shape[1], cls_attention_BHN=attention, projected_BND=projected)
+    in_order = replace(method, order="crops", overflow="zeros").select(seen)
+    assert isinstance(in_order, MergedTokens)
+    kept = method.select(seen)
+    assert isinstance(kept, Tensor)
+    return {"kept": kept, "token_index": in_order.numbers_BT}
+
+
+def mmtok(params: Case, arrays: Case) -> dict[str, Tensor]:
+    features, words = arrays["features"], arrays["text_embeds"]
+    temperatures = params["text_temperature"], params["vision_temperature"]
+    there_BM = torch.ones(words.shape[:2], dtype=torch.bool)
+    reach = both_reaches(words, there_BM, arrays["projected"], features, *temperatures, params["alpha"])
+    barred_BN = torch.zeros(features.shape[:2], dtype=torch.bool)
+    if "padding" in arrays:
+        barred_BN = barred_BN.scatter(1, arrays["padding"], True)
+    picks = greedy_coverage(reach, params["keep"], barred_BN=barred_BN)
+    return {"kept": picks.sort(dim=1).values, "pick_order": picks}
+
+
+def prunesid(params: Case, arrays: Case) -> dict[str, Tensor]:
+    hidden = arrays["hidden"]
+    seen = Given(
+        hidden.shape[1] - 1,
+        cls_attention_BHN=arrays["cls_attention"],
+        cls_features_BC=hidden[:, 0],
+        features_BNC=hidden[:, 1:],
+        projected_BND=hidden[:, 1:],
+    )
+    index = PruneSID(keep=params["keep"], pca=params["pca"]).select(seen).numbers_BT[:, 1:]
+    return {"token_index": index, "kept": index.sort(dim=1).values}
+
+
+def hiprune(params: Case, arrays: Case) -> dict[str, Tensor]:
+    method = HiPrune(keep=params["keep"], alpha=params["alpha"], wrap=True)
+    return {"kept": method.choose(arrays["received_middle"], arrays["received_deep"], (1, *params["grid"]))}
+
+
+def vscan(params: Case, arrays: Case) -> dict[str, Tensor]:
+    tokens, device = arrays["projected"], torch.device("cpu")
+    if params["variant"] == "llava":
+        method = TwoScans(params["keep"], params["local_share"], exact=False)
+        scores = (arrays[f"cls_attention_{where}"].mean(dim=1) for where in ("local", "global"))
+        side = round(tokens.shape[1] ** 0.5)
+        kept = method.by_window(*scores, Windows(params["window"], 1, side, side, device))
+    else:
+        rows, columns = arrays["grid"][0].tolist()
+        windows = Windows(params["window"], 1, rows, columns, device)
+        kept = TwoScans(params["keep"]).by_order(arrays["received_local"], arrays["received_global"], windows)
+    return {"kept": kept, "tokens": join(tokens, kept)[0]}
+
+
 RUNNERS: dict[str, Runner] = {
     "vispruner": vispruner,
     "fastervlm": fastervlm,
@@ -106,6 +178,13 @@ RUNNERS: dict[str, Runner] = {
     "visionzip": visionzip,
     "prumerge": prumerge,
     "prumerge_plus": prumerge,
+    "scope": scope,
+    "holov": holov,
+    "mmtok": mmtok,
+    "prunesid": prunesid,
+    "hiprune": hiprune,
+    "vscan": vscan,
+    **video.RUNNERS,
 }
 
 # Shared by all images of a batch, hence never given a batch axis.

@@ -97,6 +97,7 @@ class Raster(PatchVision):
             attention.q_proj(hidden), attention.k_proj(hidden)
         self.output_BSC = _random(family, images, rows * columns + 1, attention.embed_dim)
         self.pixel_values = torch.rand(images, 3, 8, 8, device=hidden.device)
+        self._further = [self.watch] * 2  # as many layers as any method looks at beside the observed one
 
     @cached_property
     def images(self) -> list[Image]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from pruning.choosing import checks
 from pruning.choosing.selection import rank
-from pruning.engine.contract import MergedTokens
+from pruning.engine.contract import MergedTokens, Selected
 from pruning.engine.encoded import EncodedImages
 from pruning.engine.engine import Engine
 from pruning.engine.record import Record
@@ -40,6 +40,7 @@ class Method(ABC):
         budget_parameter: the parameter that `pruning.solve` turns; None where there is none.
         changes_tower: whether it works inside the vision tower, or sees more of it than images encoded beforehand keep,
             so that every run of it has to encode them.
+        videos_only: whether it chooses among the frames of a video, and leaves images as they are.
         told: fields that are told about each question of a batch what `for_questions` finds under that name.
     """
 
@@ -48,6 +49,7 @@ class Method(ABC):
     role: ClassVar[Role]
     budget_parameter: ClassVar[str | None] = None
     changes_tower: ClassVar[bool] = False
+    videos_only: ClassVar[bool] = False
     told: ClassVar[tuple[str, ...]] = ()
 
     @contextmanager
@@ -65,7 +67,7 @@ class Method(ABC):
             RuntimeError: another method is active on the model.
         """
         if images is not None and self.changes_tower:
-            raise ValueError(f"{self.name} works inside the vision tower: pass pixel_values, not encoded images")
+            raise ValueError(f"{self.name} has to see the vision tower run: pass pixel_values, not encoded images")
         before, inside = self.parts()
         engine = Engine(model, before, inside, images)
         try:
@@ -126,6 +128,14 @@ class PerImage(Method):
     def parts(self) -> "tuple[PerImage | None, InsideLLM | None]":
         return self, None
 
+    def attention_blocks(self, family: Family) -> Sequence[int]:
+        """0-based blocks of the vision tower, beside the observed one, whose attention the choice needs.
+
+        `seen.watched_attention` and `seen.watched_received` then have it. Images encoded beforehand do not keep it:
+        such a method sets `changes_tower`.
+        """
+        return ()
+
     @abstractmethod
     def count(self, num_visual: int) -> int | None:
         """Tokens kept of an image of `num_visual`; None where the image decides.
@@ -135,8 +145,11 @@ class PerImage(Method):
         """
 
     @abstractmethod
-    def select(self, seen: Observed) -> Tensor | MergedTokens:
-        """The choice for B images of equal size: int64 `[B, count]` indices into the N visual tokens, ascending."""
+    def select(self, seen: Observed) -> Tensor | MergedTokens | Selected:
+        """The choice for B images of equal size: int64 `[B, count]` indices into the N visual tokens, ascending.
+
+        `Selected` where their number differs from image to image, `MergedTokens` where tokens are made anew.
+        """
 
     def visual_tokens_per_layer(self, num_visual: int, num_layers: int) -> list[int]:
         count = self.count(num_visual)

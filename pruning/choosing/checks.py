@@ -21,6 +21,27 @@ def fraction(name: str, value: Any, *, zero: bool = True, one: bool = True) -> N
         raise ValueError(f"{name} must be a number in {low}0, 1{high}, not {value!r}")
 
 
+def not_negative(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a finite real number of at least 0."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or value < 0:
+        raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
+
+
+def above_zero(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a finite real number above 0."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or value <= 0:
+        raise ValueError(f"{name} must be a number above 0, not {value!r}")
+
+
+def between(name: str, value: Any, low: float, high: float) -> None:
+    """Raise ValueError unless `value` is a real number from `low` to `high`."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low} to {high}, not {value!r}")
+
+
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raise ValueError unless `value` is one of the allowed words."""
     if not isinstance(value, str) or value not in allowed:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from pruning.engine.contract import Before
+from pruning.engine.contract import Before, Selected
 from pruning.engine.seen import Observed, Prompt
 from pruning.engine.state import Call
 from pruning.engine.tokens import Choice, Members, Tokens, upload
@@ -105,9 +105,9 @@ def choose_by_image(method: Before, family: Family, vision: Vision, prompt: Prom
     tokens = samples.tokens
     images = vision.images
     places = place_images([len(image.index_N) for image in images], tokens.visual)
-    groups: dict[tuple[int, tuple[int, int] | None], list[int]] = defaultdict(list)
+    groups: dict[tuple[int, tuple[tuple[int, int], ...]], list[int]] = defaultdict(list)
     for number, image in enumerate(images):
-        groups[len(image.index_N), image.grid].append(number)
+        groups[len(image.index_N), image.rasters].append(number)
     repacks = method.repacks(family)
     for size, _ in groups:  # every complaint about sizes comes before any work
         method.count(size)
@@ -123,6 +123,8 @@ def choose_by_image(method: Before, family: Family, vision: Vision, prompt: Prom
         selected = method.select(Observed(family, vision, samples, group, rows, slots_GN, repacks))
         if isinstance(selected, Tensor):
             kept_GK, counts = selected, None
+        elif isinstance(selected, Selected):
+            kept_GK, counts = selected.index_BK, selected.counts
         else:
             kept_GK, counts = selected.slots_BT, selected.counts
             slots_GT = slots_GN.gather(1, kept_GK)

@@ -31,14 +31,29 @@ class MergedTokens:
     counts: Sequence[int] | None = None
 
 
+@dataclass(frozen=True)
+class Selected:
+    """Visual tokens kept of B images where their number differs.
+
+    Attributes:
+        index_BK: int64, the kept ones of the N. An image with fewer than K repeats one of its own.
+        counts: how many different ones each image has.
+    """
+
+    index_BK: Tensor
+    counts: Sequence[int]
+
+
 class Before(Protocol):
     """Chooses for every image on its own; `pruning.choosing.base.BeforeLLM` says what each member means."""
 
     def repacks(self, family: Family) -> bool: ...
 
+    def attention_blocks(self, family: Family) -> Sequence[int]: ...
+
     def count(self, num_visual: int) -> int | None: ...
 
-    def select(self, seen: Observed) -> Tensor | MergedTokens: ...
+    def select(self, seen: Observed) -> "Tensor | MergedTokens | Selected": ...
 
 
 class Inside(Protocol):

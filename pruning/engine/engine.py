@@ -76,6 +76,8 @@ class Engine:
         if self.images is None:
             self.vision = family.watch_vision()
             self._handles.append(self.vision)
+            if self.before is not None:
+                self.vision.watch_attention(self.before.attention_blocks(family))
         else:
             self.vision = self.images.for_model(self.model)
         if self.inside is not None:

@@ -67,6 +67,14 @@ class Observed:
         """Rows and columns where the visual tokens of an image form one raster, else None."""
         return self.vision.images[self.images[0]].grid
 
+    @property
+    def rasters(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of every raster that the visual tokens of an image form, those of a video one a frame.
+
+        Frames are the temporal patches that the language model gets; () where the tokens form no rasters.
+        """
+        return self.vision.images[self.images[0]].rasters
+
     @cached_property
     def _index_BN(self) -> Tensor:
         return torch.stack([self.vision.images[image].index_N for image in self.images])
@@ -84,6 +92,24 @@ class Observed:
         A newline takes the value of the token to its left.
         """
         return self.vision.attention_HT[:, self._index_BN].transpose(0, 1)
+
+    @cached_property
+    def watched_attention(self) -> list[Tensor]:
+        """As `cls_attention_BHN`, `[B, H, N]` for every block of the tower in the method's `attention_blocks`."""
+        return [attention_HT[:, self._index_BN].transpose(0, 1) for attention_HT in self.vision.watched_attention]
+
+    @cached_property
+    def watched_received(self) -> list[Tensor]:
+        """The mean attention that every token receives there over all queries, [CLS] among them: `[B, H, N]` each."""
+        return [received_HT[:, self._index_BN].transpose(0, 1) for received_HT in self.vision.watched_received]
+
+    @cached_property
+    def frame_attention_BN(self) -> Tensor:
+        """Attention of the mean query of every frame over the frame's tokens, mean over heads; each frame sums to 1.
+
+        In the layer of `cls_attention_BHN`, its keys merged as the patches are. Towers that take videos have it.
+        """
+        return self.vision.frame_attention_T[self._index_BN]
 
     @cached_property
     def features_BNC(self) -> Tensor:
@@ -201,8 +227,13 @@ class ObservedLayer:
             raise RuntimeError("no layer has run in front of layer 0: a method that ranks by attention starts at 1")
         return self.previous.rows(self.last_B1 if rows_BR is None else rows_BR, self.tokens.mask_BS)
 
-    def attention_ahead(self, rows_BR: Tensor | None = None) -> Tensor:
-        """Attention rows `[B, H, R, S]` that the coming layer would compute on all tokens still here."""
+    def attention_ahead(self, rows_BR: Tensor | None = None, *, rope: bool = True) -> Tensor:
+        """Attention rows `[B, H, R, S]` that the coming layer would compute on all tokens still here.
+
+        Args:
+            rows_BR: int64 places of the queries; default: of the last token.
+            rope: whether queries and keys get the layer's rotary embedding.
+        """
         rows_BR = self.last_B1 if rows_BR is None else rows_BR
         layer = self.family.layers[self.layer]
-        return rows_ahead(layer, self.hidden_BSD, self.rotary, rows_BR, self.tokens.mask_BS)
+        return rows_ahead(layer, self.hidden_BSD, self.rotary if rope else None, rows_BR, self.tokens.mask_BS)

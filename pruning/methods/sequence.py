@@ -59,6 +59,10 @@ class Sequence(Method):
         return self.methods
 
     @property
+    def changes_tower(self) -> bool:  # type: ignore[override]
+        return any(method.changes_tower for method in self.methods)
+
+    @property
     def uses_cache(self) -> bool:
         return self._inside.uses_cache
 

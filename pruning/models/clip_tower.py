@@ -1,6 +1,6 @@
 """The CLIP-like vision towers of the LLaVA families: where attention, features and layout are caught."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, wraps
 from typing import Any
@@ -24,6 +24,7 @@ class PatchVision(Vision):
         block = tower.encoder.layers[layer]
         self.watch = Watch(block.self_attn)
         self.last_watch = Watch(tower.encoder.layers[-1].self_attn)
+        self._further: list[Watch] = []
         self.output_BSC: Tensor | None = None
         self._handles.append(block.register_forward_hook(self._catch_output))
 
@@ -32,14 +33,29 @@ class PatchVision(Vision):
 
     def forget(self) -> None:
         super().forget()
-        self.watch.forget()
-        self.last_watch.forget()
+        for watch in (self.watch, self.last_watch, *self._further):
+            watch.forget()
         self.output_BSC = None
 
     def detach(self) -> None:
         super().detach()
-        self.watch.detach()
-        self.last_watch.detach()
+        for watch in (self.watch, self.last_watch, *self._further):
+            watch.detach()
+
+    def watch_attention(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._refuse_other_than(number)
+            self._further.append(Watch(self.blocks[number].self_attn))
+
+    @property
+    def watched_attention(self) -> list[Tensor]:
+        return [self._attention(watch.projections).transpose(0, 1).flatten(1) for watch in self._further]
+
+    @property
+    def watched_received(self) -> list[Tensor]:
+        self._refuse_cls_in_prompt()
+        received = [received_attention(one.queries(), one.keys()) for one in (w.projections for w in self._further)]
+        return [(each[..., 1:] if self.has_cls else each).transpose(0, 1).flatten(1) for each in received]
 
     @property
     def patches_BNC(self) -> Tensor:

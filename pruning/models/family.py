@@ -1,5 +1,6 @@
 """What a family of models is: where its parts are, and what its configuration says. One file for each, beside this."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from transformers import PretrainedConfig, PreTrainedModel
@@ -65,6 +66,11 @@ class Family:
     def observed_layers(cls, config: PretrainedConfig) -> int:
         """Layers of the vision tower up to the one whose features methods see."""
         raise NotImplementedError
+
+    @classmethod
+    def full_attention_blocks(cls, config: PretrainedConfig) -> Sequence[int]:
+        """0-based blocks of the vision tower up to the observed one in which patches see their whole image or frame."""
+        return range(cls.observed_layers(config))
 
     @classmethod
     def has_cls(cls, config: PretrainedConfig) -> bool:

@@ -147,12 +147,16 @@ class Watch(Hooks):
 
 
 def rows_ahead(
-    layer: Any, hidden_BSD: Tensor, rotary: tuple[Tensor, Tensor], rows_BR: Tensor, mask_BS: Tensor | None = None
+    layer: Any, hidden_BSD: Tensor, rotary: tuple[Tensor, Tensor] | None, rows_BR: Tensor, mask_BS: Tensor | None = None
 ) -> Tensor:
-    """Attention rows `[B, H, R, S]` that a Llama-like decoder layer is about to compute, from its input."""
+    """Attention rows `[B, H, R, S]` that a Llama-like decoder layer is about to compute, from its input.
+
+    Without `rotary` they are those of queries and keys as they are projected.
+    """
     attention = layer.self_attn
     normed_BSD = layer.input_layernorm(hidden_BSD)
-    queries = _heads(attention.q_proj(_at(normed_BSD, rows_BR)), _rotary_at(rotary, rows_BR), attention.head_dim)
+    at_rows = None if rotary is None else _rotary_at(rotary, rows_BR)
+    queries = _heads(attention.q_proj(_at(normed_BSD, rows_BR)), at_rows, attention.head_dim)
     keys = _heads(attention.k_proj(normed_BSD), rotary, attention.head_dim)
     return attention_rows(queries, keys, mask_BS=mask_BS, rows_BR=rows_BR)
 

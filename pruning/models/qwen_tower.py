@@ -1,7 +1,7 @@
 """The vision towers of the Qwen families, which run once on all images of a batch and once on all its videos."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_window_index
 
-from pruning.models.projections import received_attention
+from pruning.models.projections import attention_rows, received_attention
 from pruning.models.vision import NOT_RUN, Image, Vision, pixel_keys, raster_cells
 
 
@@ -21,6 +21,7 @@ class TowerRun:
     Attributes:
         pixel_values: `[patches, values]`; grid_thw: int64 `[images, 3]`, temporal patches, rows and columns of patches.
         call: arguments of the observed block; projected, output: what its projection and the block itself gave.
+        further_calls, further_projected: the same of the blocks in `Vision.watch_attention`.
         watched: outputs of the blocks in `Vision.watch_blocks`.
     """
 
@@ -31,6 +32,8 @@ class TowerRun:
         self.call: dict[str, Any] = {}
         self.projected: Tensor | None = None
         self.output: Tensor | None = None
+        self.further_calls: dict[int, dict[str, Any]] = {}
+        self.further_projected: dict[int, Tensor] = {}
         self.watched: dict[int, Tensor] = {}
 
     @cached_property
@@ -71,22 +74,51 @@ class TowerRun:
         """Queries, keys and values of all patches, `[patches, 3, heads, d]`, before the rotary embedding."""
         if self.projected is None:
             raise RuntimeError(NOT_RUN)
-        return self.projected.unflatten(1, (3, self.tower.config.num_heads, -1))
+        return self._by_head(self.projected)
+
+    def _by_head(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(1, (3, self.tower.config.num_heads, -1))
 
     def attention_HT(self) -> Tensor:
         """Mean attention received."""
-        queries, keys, _ = self.projections.unbind(1)
-        return self._received(*apply_rotary_pos_emb_vision(queries, keys, *self.call["position_embeddings"]))
+        return self._received(*self._turned(self.projections, self.call), self.call)
+
+    def further_attention_HT(self, number: int) -> Tensor:
+        """The same in a block of `Vision.watch_attention`."""
+        if number not in self.further_projected:
+            raise RuntimeError(NOT_RUN)
+        call = self.further_calls[number]
+        return self._received(*self._turned(self._by_head(self.further_projected[number]), call), call)
+
+    def _turned(self, projections: Tensor, call: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Queries and keys of all patches with the rotary embedding."""
+        queries, keys, _ = projections.unbind(1)
+        return apply_rotary_pos_emb_vision(queries, keys, *call["position_embeddings"])
+
+    def frame_attention_T(self) -> Tensor:
+        """Attention of the mean query of every frame over the keys of its merged tokens, mean over heads."""
+        queries, keys = self._turned(self.projections, self.call)
+        keys = keys.unflatten(0, (-1, self.merge)).mean(dim=1)
+        lengths = self._lengths(self.call)
+        rows = [
+            attention_rows(q.mean(dim=0)[None, :, None], k.transpose(0, 1)[None])[0, :, 0].mean(dim=0)
+            for q, k in zip(queries.split(lengths), keys.split([n // self.merge for n in lengths]), strict=True)
+        ]
+        return self.by_token(torch.cat(rows).repeat_interleave(self.merge)[:, None])[:, 0]
 
     def wide_attention_T(self) -> Tensor:
         """The same of all heads as one, before any rotary embedding."""
         queries, keys, _ = self.projections.flatten(2)[:, :, None].unbind(1)
-        return self._received(queries, keys)[0]
+        return self._received(queries, keys, self.call)[0]
 
-    def _received(self, queries: Tensor, keys: Tensor) -> Tensor:
+    def _lengths(self, call: dict[str, Any]) -> list[int]:
+        """Patches that see one another, of all frames (or windows) one after the other."""
+        bounds = call["cu_seqlens"]
+        return [int(length) for length in (bounds[1:] - bounds[:-1]).tolist()]
+
+    def _received(self, queries: Tensor, keys: Tensor, call: dict[str, Any]) -> Tensor:
         """Mean attention received from the patches of the same image, `[H, T]`, of `[patches, H, d]` each."""
-        bounds = self.call["cu_seqlens"]
-        lengths = (bounds[1:] - bounds[:-1]).tolist()
+        lengths = self._lengths(call)
         received = [
             received_attention(q.transpose(0, 1)[None], k.transpose(0, 1)[None])[0]
             for q, k in zip(queries.split(lengths), keys.split(lengths), strict=True)
@@ -114,6 +146,7 @@ class QwenVision(Vision):
         self.runs: list[TowerRun] = []
         # Of the images in the order of the runs, those in the order of the prompts; None: the same.
         self._order: list[int] | None = None
+        self._further: list[int] = []
         block = tower.blocks[layer]
         self._handles += [
             block.attn.register_forward_pre_hook(self._catch_call, with_kwargs=True),
@@ -134,6 +167,32 @@ class QwenVision(Vision):
 
     def _catch_projected(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.runs[-1].projected = output
+
+    def watch_attention(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._refuse_other_than(number)
+            self._further.append(number)
+            attention = self.blocks[number].attn
+            self._handles += [
+                attention.register_forward_pre_hook(partial(self._catch_further_call, number), with_kwargs=True),
+                attention.qkv.register_forward_hook(partial(self._catch_further, number)),
+            ]
+
+    def _catch_further_call(
+        self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.runs[-1].further_calls[number] = kwargs
+
+    def _catch_further(self, number: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self.runs[-1].further_projected[number] = output
+
+    @property
+    def watched_attention(self) -> list[Tensor]:
+        return [self._joined(1, partial(TowerRun.further_attention_HT, number=number)) for number in self._further]
+
+    @property
+    def watched_received(self) -> list[Tensor]:
+        return self.watched_attention
 
     def _catch_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.runs[-1].output = output
@@ -191,6 +250,10 @@ class QwenVision(Vision):
     @cached_property
     def features_TC(self) -> Tensor:
         return self._joined(0, TowerRun.features_TC)
+
+    @cached_property
+    def frame_attention_T(self) -> Tensor:
+        return self._joined(0, TowerRun.frame_attention_T)
 
     @cached_property
     def head_keys_TC(self) -> Tensor:

@@ -110,6 +110,10 @@ class Qwen25VL(Qwen2VL):
         return int(max(config.vision_config.fullatt_block_indexes)) + 1
 
     @classmethod
+    def full_attention_blocks(cls, config: PretrainedConfig) -> Sequence[int]:
+        return sorted(config.vision_config.fullatt_block_indexes)
+
+    @classmethod
     def mlp_columns(cls, vision: PretrainedConfig) -> int:
         return int(3 * vision.intermediate_size)
 

@@ -62,10 +62,31 @@ class Vision(Hooks):
             ValueError: the tower has no such block.
         """
         for number in numbers:
-            if not 0 <= number < len(self.blocks):
-                raise ValueError(f"the vision tower has blocks 0..{len(self.blocks) - 1}, not {number}")
+            self._refuse_other_than(number)
             self._watched.append(number)
             self._handles.append(self.blocks[number].register_forward_hook(partial(self._catch_block, number)))
+
+    def _refuse_other_than(self, number: int) -> None:
+        if not 0 <= number < len(self.blocks):
+            raise ValueError(f"the vision tower has blocks 0..{len(self.blocks) - 1}, not {number}")
+
+    def watch_attention(self, numbers: Sequence[int]) -> None:
+        """From now on also catch the queries and keys of these blocks of the tower, 0-based.
+
+        Raises:
+            ValueError: the tower has no such block.
+        """
+        raise NotImplementedError
+
+    @property
+    def watched_attention(self) -> list[Tensor]:
+        """As `attention_HT`, of every block of `watch_attention` in its order."""
+        raise NotImplementedError
+
+    @property
+    def watched_received(self) -> list[Tensor]:
+        """The mean attention that every vision token receives in these blocks over all queries, `[H, T]` each."""
+        raise NotImplementedError
 
     def _catch_block(self, number: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self._outputs[number] = output
@@ -113,6 +134,11 @@ class Vision(Hooks):
     @cached_property
     def attention_HT(self) -> Tensor:
         """Attention of [CLS], or the mean attention received where there is none, of every vision token; float32."""
+        raise NotImplementedError
+
+    @cached_property
+    def frame_attention_T(self) -> Tensor:
+        """Attention of the mean query of every frame over its merged keys, mean over heads; towers that take videos."""
         raise NotImplementedError
 
     @cached_property

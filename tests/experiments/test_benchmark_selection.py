@@ -65,7 +65,8 @@ def test_a_run_writes_every_case_and_leaves_the_rows_of_another_device(tmp_path,
     rows = pd.read_csv(path)
     assert (rows["device"] == "another").sum() == len(first)
     ours = rows[rows["device"] != "another"]
-    names = set(registry.names()) - {"full", "sequence"}
+    names = set(registry.names()) - set(benchmark_selection.NOT_A_CHOICE)
+    assert names > {"hiprune", "holov", *NAMES} and not names & {"full", "vscan", "evs"}
     assert set(ours["visual_tokens"]) == {24} and set(ours["keep"]) == {12}, "24 of 24 is no choice"
     assert sorted(ours["method"]) == sorted([*names, *names]), "each once for one image and once for two"
     assert set(first["visual_tokens"]) == {24, 36} and set(first[first["visual_tokens"] == 36]["keep"]) == {12, 24}

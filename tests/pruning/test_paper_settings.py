@@ -8,7 +8,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 import pruning
 from pruning.choosing.budget import mean_visual_tokens
-from pruning.paper_settings import LAYERS, NUM_VISUAL, PAPER_SETTINGS, paper, paper_settings
+from pruning.paper_settings import LAYERS, NUM_VISUAL, PAPER_SETTINGS, SHARES, paper, paper_settings
 from tests.tiny_models import CLIP, IMAGE, TEXT
 
 ENTRIES = [
@@ -52,6 +52,8 @@ def test_the_number_is_what_the_paper_counts(name, model, tokens):
         ("fastv", "llava-1.5-7b", 306, {"k": 2, "r": 0.5}),
         ("dart", "llava-1.5-7b", 128, {"k": 2, "max_tokens": 128}),
         ("vtw", "llava-1.5-7b", 270, {"k": 15}),
+        ("vscan", "llava-1.5-7b", 64, {"keep": 96, "layer": 16}),
+        ("mmtok", "llava-1.5-7b", 64, {"keep": 64, "alpha": 0.5, "text_temperature": 0.02}),
     ],
 )
 def test_settings_of_the_papers(name, model, tokens, expected):
@@ -79,6 +81,10 @@ def test_fastv_solved_for_a_mean_keeps_fewer_in_the_end(model, tokens, kept):
         ("pyramiddrop", "llava-1.5-7b", [270]),
         ("pyramiddrop", "llava-1.5-13b", []),
         ("fastv", "llava-1.5-7b", [306]),
+        ("scope", "llava-1.5-7b", [192, 128, 64]),
+        ("scope", "llava-1.5-13b", []),
+        ("holov", "llava-1.5-7b", [64]),
+        ("vscan", "llava-1.5-7b", [64]),
     ],
 )
 def test_a_setting_says_whether_it_is_the_authors_own(name, model, theirs):
@@ -88,6 +94,35 @@ def test_a_setting_says_whether_it_is_the_authors_own(name, model, theirs):
 
 def test_other_parameters_may_be_given():
     assert paper("sparsevlm", model="llava-1.5-7b", tokens=64, version="v2").version == "v2"
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_shares_on_qwen_are_what_the_papers_count(name):
+    for share in SHARES[name]:
+        method = paper(name, model="qwen2.5-vl-7b", share=share, num_visual=1024)
+        if name == "vscan":
+            mean = mean_visual_tokens(method.visual_tokens_per_layer(1024, 28))
+            assert mean / 1024 == pytest.approx(share, abs=0.001)
+        else:
+            assert method.ratio == share
+
+
+def test_holov_cuts_as_many_crops_as_published():
+    assert [paper("holov", model="llava-1.5-7b", tokens=tokens)._crops(576) for tokens in (192, 128, 64)] == [5, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vidcom2", {"share": 0.5}, "no setting for a share of 0.5.*0.25, 0.15"),
+        ("vidcom2", {"tokens": 64}, "no setting for a share of None"),
+        ("vscan", {"share": 0.111}, "give num_visual"),
+        ("fastv", {"share": 0.25}, "Methods with one: vscan, vidcom2, flashvid"),
+    ],
+)
+def test_what_is_not_published_for_qwen(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        paper(name, model="qwen2.5-vl-7b", **options)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What every figure shares: widths, fonts, and one colour-blind-safe colour, marker and label for each method.
 
-The colours are those of Okabe and Ito, and of Tol's muted scheme. Grey and black mark the references: full, random and
-the like. Dashes mark the methods that prune inside the language model, solid lines those that prune before it.
+The colours are those of Okabe and Ito, and of Tol's muted, bright and vibrant schemes. Grey and black mark the
+references: full, random and the like. Dashes mark the methods that prune inside the language model, solid lines those
+that prune before it.
 """
 
 import hashlib
@@ -79,6 +80,15 @@ _LOOKS = {
     "prumerge": Look("PruMerge", "#882255", "<"),
     "prumerge_plus": Look("PruMerge+", "#aa4499", ">"),
     "tome": Look("ToMe", "#999933", "h"),
+    "scope": Look("SCOPE", "#ee3377", "s"),
+    "holov": Look("HoloV", "#33bbee", "^"),
+    "mmtok": Look("MMTok", "#228833", "p"),
+    "prunesid": Look("PruneSID", "#ccbb44", "H"),
+    "hiprune": Look("HiPrune", "#4477aa", "8"),
+    "vidcom2": Look("VidCom2", "#ee7733", "o"),
+    "fastvid": Look("FastVID", "#009988", "v"),
+    "evs": Look("EVS", "#aa3377", "D"),
+    "vcast": Look("V-CAST", "#ee6677", "P"),
     "glimpse": Look("GlimpsePrune", "#661100", "d", "--"),
     "sequential_prune": Look("Sequential Prune", "#0072b2", "s", "--"),
     "fastv": Look("FastV", "#009e73", "^", "--"),
@@ -86,6 +96,8 @@ _LOOKS = {
     "pyramiddrop": Look("PyramidDrop", "#88ccee", "H", "--"),
     "dart": Look("DART", "#cc6677", "8", "--"),
     "vtw": Look("VTW", "#ddcc77", "d", "--"),
+    "vscan": Look("VScan", "#cc3311", "d", "-."),
+    "flashvid": Look("FlashVID", "#004488", "X", "-."),
     "sequence": Look("Sequence", "#117733", "P", "-."),
 }
 _FALLBACK_COLOURS = ("#1b7837", "#762a83", "#b35806", "#2166ac", "#8c510a", "#01665e", "#c51b7d", "#4d4d4d")

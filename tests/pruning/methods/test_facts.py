@@ -29,7 +29,7 @@ def test_roles_say_where_a_method_prunes():
         inside = issubclass(method, pruning.InsideLLM)
         assert {"before": not inside, "inside": inside}.get(method.role, True), name
     assert registry.of_role("oracle") == ("oracle", "oracle_inside")
-    assert registry.of_role("both") == ("sequence",)
+    assert registry.of_role("both") == ("vscan", "flashvid", "sequence")
 
 
 def test_a_method_is_told_about_each_question_and_writes_nothing_of_it():

@@ -36,6 +36,13 @@ CASES = {
     "prumerge_plus": {"keep": 5, "neighbours": 3},
     "prumerge_plus, adaptive": {"neighbours": 3},
     "tome": {"keep": 5},
+    "scope": {"keep": 5},
+    "holov": {"keep": 5},
+    "holov, in their order": {"keep": 5, "crops": 3, "order": "crops"},
+    "mmtok": {"keep": 5},
+    "prunesid": {"keep": 5},
+    "hiprune": {"keep": 5, "alpha": 1.0},
+    "vscan": {"keep": 6, "window": 3},
     "sequential_prune": {"k": 1, "r": 0.8, "step": 20},
     "fastv": {"k": 2, "r": 0.6},
     "random_inside": {"k": 2, "r": 0.6},
@@ -55,12 +62,17 @@ CASES = {
     },
 }
 # What merges makes tokens that no masking can give: there batches, order and text are what can be checked.
-MERGING = ("pool", "visionzip", "prumerge", "prumerge_plus", "tome", "sparsevlm", "sequence, merging")
-DROPPING = [case for case in CASES if case not in MERGING and not case.endswith("adaptive")]
+MERGING = (
+    "pool", "visionzip", "prumerge", "prumerge_plus", "tome", "prunesid", "vscan", "sparsevlm", "sequence, merging"
+)  # fmt: skip
+# What a method puts into another order cannot be had by masking either.
+REORDERING = ("holov, in their order",)
+DROPPING = [case for case in CASES if case not in (*MERGING, *REORDERING) and "adaptive" not in case]
 # Parameters that keep all of N visual tokens, besides `keep`; and the methods that never do, with the reason.
 ALL = {
     "full": lambda count: {},
     "visionzip": lambda count: {"dominant": count, "contextual": 0},
+    "vscan": lambda count: {"keep": count, "share": 1.0},
     "sequential_prune": lambda count: {"k": 1, "r": 2.0**-60, "step": 100 * 2.0**-60},
     "fastv": lambda count: {"r": 0},
     "random_inside": lambda count: {"r": 0},
@@ -72,23 +84,30 @@ NEVER_ALL = {
     "visionzip": "[CLS] takes a place",
     "prumerge": "tokens take in their neighbours",
     "prumerge_plus": "tokens take in their neighbours",
+    "prunesid": "[CLS] takes a place",
     "sparsevlm": "a stage drops one at least",
     "vtw": "drops all of them",
 }
 # Methods that do not run on every family: what they promise is tested where they are.
 ELSEWHERE = {
+    **dict.fromkeys(
+        ("vidcom2", "fastvid", "evs", "vcast", "flashvid"), (("qwen2_vl", "qwen2_5_vl"), "test_video_methods.py")
+    ),
     "glimpse": (("llava", "qwen2_5_vl"), "../glimpse/test_method.py"),
     "oracle_inside": (("llava", "qwen2_vl", "qwen2_5_vl"), "test_oracle_inside.py"),
 }
 COLUMNS = {"llava": "LLaVA-1.5", "llava_next": "LLaVA-NeXT", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}
 QWEN = ("qwen2_vl", "qwen2_5_vl")
-BY_CLS = ("vispruner", "fastervlm", "visionzip", "prumerge", "prumerge_plus")
+BY_CLS = (
+    "vispruner", "fastervlm", "visionzip", "prumerge", "prumerge_plus", "scope", "holov", "prunesid", "vscan"
+)  # fmt: skip
 
 
 def remark(name: str, family: str) -> str:
     """How a method runs on a family, where that is not the same on all of them."""
     if name in ELSEWHERE:
-        return "yes" if family in ELSEWHERE[name][0] else "no"
+        runs = "videos" if pruning.registry.get(name).videos_only else "yes"
+        return runs if family in ELSEWHERE[name][0] else "no"
     if name in BY_CLS:
         return "yes, attention received" if family in QWEN else "yes, [CLS]"
     if name == "cdpruner":
@@ -106,7 +125,7 @@ def table() -> str:
     lines.append("|" + "---|" * (len(COLUMNS) + 3))
     for name in pruning.names():
         keeps = f"no: {NEVER_ALL[name]}" if name in NEVER_ALL else "yes"
-        masked = "no: merges" if name in MERGING else "yes"
+        masked = "no: [CLS] enters" if name == "prunesid" else "no: merges" if name in MERGING else "yes"
         cells = [remark(name, family) for family in COLUMNS]
         lines.append(f"| `{name}` | {' | '.join(cells)} | {keeps} | {masked} |")
     return "\n".join(lines)

@@ -21,6 +21,11 @@ PARAMETERS = {
     "prumerge_plus": {"keep": 5, "neighbours": 3},
     "tome": {"keep": 5},
     "pool": {"keep": 5},
+    "scope": {"keep": 5},
+    "holov": {"keep": 5},
+    "mmtok": {"keep": 5},
+    "prunesid": {"keep": 5},
+    "hiprune": {"keep": 5},
 }
 ADAPTIVE = {"prumerge": {"neighbours": 3}, "prumerge_plus": {"neighbours": 3}}
 CHOOSING = ("fastervlm", "cdpruner", "divprune")
