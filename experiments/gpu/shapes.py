@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LlavaConfig, LlavaNextConfig, PreTrainedConfig, PreTrainedModel, Qwen2_5_VLConfig
 
-from pruning.glimpse.configuration import PRESETS, GlimpseConfig
+from pruning.glimpse.configuration import PUBLISHED_CONFIGS, GlimpseConfig
 from pruning.glimpse.modules import GlimpseModules
 from pruning.models.families import family_of_config
 
@@ -125,7 +125,7 @@ def llava(small: bool) -> Shape:
     config = LlavaConfig(
         vision_config=vision, text_config={"model_type": "llama", **text, **NO_SPECIAL}, image_token_index=image_token
     )
-    preset = PRESETS["llava-1.5-7b"].config
+    preset = PUBLISHED_CONFIGS["llava-1.5-7b"].config
     glimpse = GlimpseConfig(2, 3, (2, 1), False, **SMALL_GLIMPSE) if small else preset
     side = int(vision["image_size"])
     keeps = (12, 18) if small else (128, 64, 192)
@@ -162,7 +162,7 @@ def qwen(small: bool) -> Shape:
         vision_start_token_id=last - 2,
         vision_end_token_id=last - 3,
     )
-    preset = PRESETS["qwen2.5-vl-7b"].config
+    preset = PUBLISHED_CONFIGS["qwen2.5-vl-7b"].config
     glimpse = GlimpseConfig(2, 3, (2, 0), True, **SMALL_GLIMPSE) if small else preset
     rows, columns = (8, 12) if small else (64, 64)
     patch = 3 * 2 * int(vision["patch_size"]) ** 2
