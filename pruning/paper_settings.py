@@ -110,7 +110,9 @@ _CROPS = "authors' constants in the source: 16 crops at 64 tokens"
 _HOLOV = _same((64,), {}, _CROPS) | _same(
     (192, 128), {}, f"{_CROPS}, elsewhere by their formula for Qwen", assumed=True
 )
-_VSCAN = {64: PaperSetting({"keep": 96, "layer": 16}, "mean", "authors' options: 96 tokens, 32 of them from layer 16 on")} | {
+_VSCAN = {
+    64: PaperSetting({"keep": 96, "layer": 16}, "mean", "authors' options: 96 tokens, 32 of them from layer 16 on")
+} | {
     mean: PaperSetting({"keep": keep, "layer": 16}, "mean", "the shares of the authors' 96 and 32", assumed=True)
     for mean, keep in ((192, 288), (128, 192))
 }
