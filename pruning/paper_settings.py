@@ -100,7 +100,7 @@ _KEEP = "authors' scripts: the number is all that they give"
 _OTHER = "as on 7B, whose vision tower it has"
 
 
-def _both(parameters: dict[str, Any], source: str) -> dict[str, dict[int, Preset]]:
+def _both(parameters: dict[str, Any], source: str) -> dict[str, dict[int, PaperSetting]]:
     """For 7B the authors' own, for 13B taken over."""
     large = _same(_THREE, parameters, f"{source}; {_OTHER}", assumed=True)
     return {SMALL: _same(_THREE, parameters, source), LARGE: large}
@@ -207,7 +207,7 @@ def paper(
     num_visual: int | None = None,
     **further: Any,
 ) -> Method:
-    """A method's setting for LLaVA-1.5 at a number of visual tokens; `paper_settings` says what that counts and whose it is.
+    """A method's setting for LLaVA-1.5 at a number of visual tokens; `paper_settings` says what that counts.
 
     Args:
         method: a name of the registry.
