@@ -41,7 +41,7 @@ def test_pdf_and_png_at_their_width_same_bytes_twice(name, results):
     first = [path.read_bytes() for path in figures.draw(name, results, results / "one")]
     assert first == [path.read_bytes() for path in figures.draw(name, results, results / "two")]
     assert sorted(path.name for path in (results / "one").iterdir()) == [f"{name}.pdf", f"{name}.png"]
-    pdf, png = first
+    png, pdf = first
     assert b"/Type3" not in pdf, "fonts are embedded as TrueType"
     assert b"/FontFile2" in pdf
     with Image.open(io.BytesIO(png)) as picture:
