@@ -5,10 +5,12 @@
 # make lab      open the notebooks in JupyterLab
 # make docs     the documentation as a site in build/site, with the notebooks executed
 # make setup    the virtual environment alone; every target above does this first
+# make setup-benchmarks, test-benchmarks    an environment of its own with lmms-eval, and the tests that need it
+# make recipe NAME=vispruner    a paper's table on real benchmarks (docs/benchmarks.md); ARGUMENTS=--dry only counts
 # make lock     write requirements.lock from what is installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock repro test train figures lab docs
+.PHONY: help setup lock repro test train figures lab docs setup-benchmarks test-benchmarks recipe
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -121,3 +123,32 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --nbmake tests $(wildcard notebooks/*.ipynb)
+
+# lmms-eval lives in an environment of its own, in front of which .venv lies: torch and all the rest stay as locked, and
+# nothing of lmms-eval gets into .venv. --no-deps: its torchvision, built for another torch than the locked one, would
+# break transformers, and would prepare images in another way than .venv does.
+BENCHMARKS := build/benchmarks-env
+CORE ?= .venv
+
+setup-benchmarks: $(BENCHMARKS)/installed
+
+$(BENCHMARKS)/installed: requirements-benchmarks.lock pyproject.toml | $(CORE)/installed
+	@echo "== setup-benchmarks: lmms-eval, as requirements-benchmarks.lock pins it, into $(BENCHMARKS)"
+	$(CORE)/bin/python -m venv $(BENCHMARKS)
+	$(CORE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$($(BENCHMARKS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/core.pth"
+	$(BENCHMARKS)/bin/python -m pip install --progress-bar off --no-deps -r requirements-benchmarks.lock \
+		|| $(call INSTALL_FAILED,requirements-benchmarks.lock)
+	$(BENCHMARKS)/bin/python -m pip install --progress-bar off --no-deps --no-build-isolation -e .
+	@touch $@
+
+test-benchmarks: export OMP_NUM_THREADS = 1
+test-benchmarks: export HF_HUB_OFFLINE = 1
+test-benchmarks: export HF_DATASETS_OFFLINE = 1
+test-benchmarks: setup-benchmarks
+	@echo "== test-benchmarks: what needs lmms-eval, on tiny models and parquet files made on the spot"
+	$(BENCHMARKS)/bin/python -m pytest -q tests_benchmarks
+
+recipe: setup-benchmarks
+	@test -n "$(NAME)" || { echo "make recipe NAME=...: one of $(basename $(notdir $(wildcard recipes/*.yaml)))" >&2; exit 1; }
+	$(BENCHMARKS)/bin/python -m experiments.lmms run recipes/$(NAME).yaml $(ARGUMENTS)

@@ -18,11 +18,14 @@ from experiments.named.presets import ModelError, find
 from pruning.models.families import FAMILIES
 
 
-def load(name: str, device: str = "auto", attention: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load(
+    name: str, device: str = "auto", attention: str | None = None, weights: str | None = None
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load a model for evaluation, and its processor. Weights come from safetensors files only.
 
     Args:
         name: a preset or a folder.
+        weights: a folder with the weights and the processor of the preset; all the rest is as the preset has it.
         device: "auto" (a CUDA GPU if there is one, else the CPU) or a torch device such as "cuda:1".
         attention: another attention implementation than the preset's. Where flash_attention_2 is asked for and the
             package flash-attn or a GPU is missing, sdpa takes its place, with a warning.
@@ -35,13 +38,13 @@ def load(name: str, device: str = "auto", attention: str | None = None) -> tuple
             hub out of reach.
     """
     preset = find(name)
-    source = preset.source
+    source = preset.source if weights is None else str(Path(weights).resolve())
     _check_files(name, source)
     where = _device(device)
     try:
         config = AutoConfig.from_pretrained(source)
         _check_family(name, config)
-        processor = load_processor(source, config)
+        processor = load_processor(source, config, preset.image, preset.system)
         model, info = AutoModelForImageTextToText.from_pretrained(
             source,
             config=config,

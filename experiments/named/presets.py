@@ -3,8 +3,13 @@
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+Image = Literal["crop", "pad"]
+System = Literal["none", "vicuna"]
 
 
 class ModelError(ValueError):
@@ -19,12 +24,18 @@ class Preset:
         source: id on the Hugging Face hub, or the absolute path of a folder.
         dtype: precision on a GPU ("auto": as saved); on a CPU it is always float32, which is what CPUs are fast in.
         attention: attention implementation. The methods work with sdpa, eager and flash_attention_2 alike.
+        image: "crop": as the processor that is saved with the model does it, which for LLaVA-1.5 shows the centre of an
+            image. "pad": padded to a square first, as LLaVA's own evaluation and the pruning papers' code do it.
+        system: the sentence in front of every prompt. "none": what the chat template puts there by itself. "vicuna":
+            the one of LLaVA's own evaluation.
         notes: one line for the reader.
     """
 
     source: str
     dtype: str = "auto"
     attention: str = "sdpa"
+    image: "Image" = "crop"
+    system: "System" = "none"
     notes: str = ""
 
 
@@ -37,10 +48,25 @@ PRESETS: dict[str, Preset] = {
     "scenes-qwen": Preset(
         str(REPOSITORY / "data/models/scenes-qwen"), "float32", notes="embedded; any resolution, no [CLS], mRoPE"
     ),
-    "llava-1.5-7b": Preset("llava-hf/llava-1.5-7b-hf", "float16", notes="576 visual tokens, 32 decoder layers"),
-    "llava-1.5-13b": Preset("llava-hf/llava-1.5-13b-hf", "float16", notes="576 visual tokens, 40 decoder layers"),
+    "llava-1.5-7b": Preset(
+        "llava-hf/llava-1.5-7b-hf",
+        "float16",
+        image="pad",
+        system="vicuna",
+        notes="576 visual tokens, 32 decoder layers",
+    ),
+    "llava-1.5-13b": Preset(
+        "llava-hf/llava-1.5-13b-hf",
+        "float16",
+        image="pad",
+        system="vicuna",
+        notes="576 visual tokens, 40 decoder layers",
+    ),
     "llava-next-7b": Preset(
-        "llava-hf/llava-v1.6-vicuna-7b-hf", "float16", notes="up to 2880 visual tokens, 32 decoder layers"
+        "llava-hf/llava-v1.6-vicuna-7b-hf",
+        "float16",
+        system="vicuna",
+        notes="up to 2880 visual tokens, 32 decoder layers",
     ),
     "qwen2-vl-7b": Preset("Qwen/Qwen2-VL-7B-Instruct", "bfloat16", notes="any resolution, no [CLS], mRoPE"),
     "qwen2.5-vl-3b": Preset("Qwen/Qwen2.5-VL-3B-Instruct", "bfloat16", notes="any resolution, no [CLS], mRoPE"),

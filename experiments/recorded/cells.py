@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import sys
+import uuid
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -78,10 +79,15 @@ def method_files(method: type) -> set[Path]:
     return {Path(inspect.getfile(sys.modules[module])) for module in found}
 
 
+def _unfinished(path: Path) -> Path:
+    """A name beside the file's that no other process uses, on this machine or another that shares the disk."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a parquet file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished = _unfinished(path)
     pq.write_table(table, unfinished, compression="zstd")
     os.replace(unfinished, path)
 
@@ -89,6 +95,6 @@ def write_table(path: Path, table: pa.Table) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished = _unfinished(path)
     unfinished.write_text(text, encoding="utf-8", newline="\n")
     os.replace(unfinished, path)
