@@ -9,6 +9,7 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 
 TEXT, NUMBER, TEXTS = Value("string"), Value("int64"), List(Value("string"))
+MMBENCH = ("question", "hint", "answer", "category", "source", "L2-category", "comment", "split")
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 24)) -> dict[str, Any]:
@@ -49,9 +50,7 @@ def consensus(*answers: tuple[str, int]) -> list[str]:
 
 
 def vqav2(answers: list[str], number: int, question: str) -> dict[str, Any]:
-    given = [
-        {"answer": text, "answer_confidence": "yes", "answer_id": place + 1} for place, text in enumerate(answers)
-    ]
+    given = [{"answer": text, "answer_confidence": "yes", "answer_id": place + 1} for place, text in enumerate(answers)]
     row = {"question_type": "what is", "multiple_choice_answer": answers[0], "answers": given, "answer_type": "other"}
     return row | {"question": question, "question_id": number, "image_id": number}
 
@@ -72,7 +71,7 @@ def write_all(folder: Path) -> Path:
     """Every task's files below a folder of its name; GQA's as the data set's repository lays them out."""
     write(
         folder / "pope/data/test-00000-of-00001.parquet",
-        {name: TEXT for name in ("id", "question_id", "question", "answer", "image_source", "category")}
+        dict.fromkeys(("id", "question_id", "question", "answer", "image_source", "category"), TEXT)
         | {"image": Image()},
         pope(),
     )
@@ -152,7 +151,7 @@ def _choices(folder: Path) -> None:
     mme = [("existence", "1"), ("existence", "2"), ("count", "3"), ("code_reasoning", "4")]
     write(
         folder / "mme/test-00000-of-00001.parquet",
-        {name: TEXT for name in ("question_id", "question", "answer", "category")} | {"image": Image()},
+        dict.fromkeys(("question_id", "question", "answer", "category"), TEXT) | {"image": Image()},
         [
             {
                 "question_id": f"{category}/{image}.jpg",
@@ -167,9 +166,7 @@ def _choices(folder: Path) -> None:
     options = {"A": "red", "B": "blue", "C": "nan", "D": "nan"}
     write(
         folder / "mmbench_en_dev_static/en/dev-00000-of-00001.parquet",
-        {"index": NUMBER}
-        | {name: TEXT for name in "question hint answer A B C D category source L2-category comment split".split()}
-        | {"image": Image()},
+        {"index": NUMBER} | dict.fromkeys([*"ABCD", *MMBENCH], TEXT) | {"image": Image()},
         [
             {
                 "index": index,
@@ -189,7 +186,7 @@ def _choices(folder: Path) -> None:
     write(
         folder / "mmstar/val-00000-of-00001.parquet",
         {"index": NUMBER}
-        | {name: TEXT for name in ("question", "answer", "category", "l2_category", "bench")}
+        | dict.fromkeys(("question", "answer", "category", "l2_category", "bench"), TEXT)
         | {"image": Image()},
         [
             {
@@ -208,7 +205,7 @@ def _choices(folder: Path) -> None:
     )  # fmt: skip
     write(
         folder / "vstar_bench/test-00000-of-00001.parquet",
-        {"image": Image()} | {name: TEXT for name in ("text", "category", "label", "question_id")},
+        {"image": Image()} | dict.fromkeys(("text", "category", "label", "question_id"), TEXT),
         [
             {
                 "text": "Where is the dog? (A) left (B) right",
@@ -262,7 +259,7 @@ def _readings(folder: Path) -> None:
     )
     write(
         folder / "mmvet/test-00000-of-00001.parquet",
-        {name: TEXT for name in ("question_id", "question", "answer", "image_source", "capability")}
+        dict.fromkeys(("question_id", "question", "answer", "image_source", "capability"), TEXT)
         | {"image": Image()},
         [{"question_id": "v1_0", "question": "What is x?", "answer": "-1<AND>-5", "image_source": "made up",
           "capability": "ocr,math"}],

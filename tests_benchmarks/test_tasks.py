@@ -53,7 +53,6 @@ def test_gqa_finds_its_images_by_their_ids(data: Path) -> None:
     assert questions.image(0).tobytes() == questions.image(2).tobytes()
 
 
-
 def test_right_answers(data: Path) -> None:
     answers = {name: TaskQuestions(name, data).question(1).answer for name in ("textvqa_val", "vqav2_val", "mme")}
     assert answers == {"textvqa_val": "one | two", "vqav2_val": "one | two", "mme": "No"}
@@ -63,7 +62,7 @@ def test_a_limit_and_other_images_are_other_questions(data: Path, tmp_path: Path
     whole, few = TaskQuestions("pope", data), TaskQuestions("pope", data, limit=2)
     assert (len(whole), len(few)) == (6, 2)
     rows = schemas.pope()
-    features = {name: schemas.TEXT for name in rows[0]} | {"image": schemas.Image()}
+    features = dict.fromkeys(rows[0], schemas.TEXT) | {"image": schemas.Image()}
     schemas.write(tmp_path / "pope/test.parquet", features, rows, seed=7)
     other = TaskQuestions("pope", tmp_path)
     assert len({whole.identity, few.identity, other.identity}) == 3

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from experiments.asking import clip
 from experiments.asking.answers import Batch, answer_batch
+from experiments.asking.surroundings import wait
 from experiments.benchmarking import batches, stored
 from experiments.benchmarking.questions import Questions, QuestionsError
 from experiments.benchmarking.settings import Setting, Unreachable
@@ -38,6 +39,7 @@ class Asked:
         max_new_tokens: where the benchmark itself says nothing.
         max_pixels: of an image, for models that take any size; None: the model's own.
         kept: whether to store which visual tokens stayed.
+        timed: whether every setting runs alone and encodes the images itself, so that its seconds are its own.
     """
 
     model_name: str
@@ -47,6 +49,7 @@ class Asked:
     max_new_tokens: int
     max_pixels: int | None = None
     kept: bool = False
+    timed: bool = False
 
 
 class Prepared:
@@ -104,13 +107,8 @@ def runs_of(
             if setting.type.told:
                 raise QuestionsError(f"{setting.method} needs evidence boxes, which {questions.name} has not")
     shared = {"model": digest, "questions": questions.identity, "max_new_tokens": new_tokens(questions, asked)}
-    shared |= {
-        "max_pixels": asked.max_pixels,
-        "image": asked.image,
-        "system": asked.system,
-        "batch_size": asked.batch_size,
-        "kept": asked.kept,
-    }
+    told = ("image", "system", "batch_size", "max_pixels", "kept", "timed")
+    shared |= {name: getattr(asked, name) for name in told}
     parts = batches.parts_of(len(questions), asked.batch_size)
     found = {}
     for setting in settings:
@@ -155,7 +153,7 @@ def answer(
     with tqdm(total=total, desc=questions.name, unit="question") as progress:
         for (part, last, _), batch in batches.prefetched(made, jobs()):
             current = {run: prepared for run, prepared in runs.items() if part in waiting[run]}
-            for run, found in answer_all(current, model, processor, batch, limit, asked.kept).items():
+            for run, found in answer_all(current, model, processor, batch, limit, asked).items():
                 rows[run] += found
             progress.update(len(batch.rows))
             if last:
@@ -170,7 +168,7 @@ def answer_all(
     processor: ProcessorMixin,
     batch: Batch,
     max_new_tokens: int,
-    kept: bool,
+    asked: Asked,
 ) -> dict[Run, list[dict[str, Any]]]:
     """Rows of every run for one batch; those that cannot be had hold the reason."""
     methods = {run: prepared.method(batch.visual_tokens) for run, prepared in runs.items()}
@@ -183,12 +181,17 @@ def answer_all(
         if isinstance(method, Unreachable)
     }
     able = {run: method for run, method in methods.items() if isinstance(method, Method)}
-    begun = time.perf_counter()
-    tables = answer_batch(model, processor, able.values(), batch, max_new_tokens) if able else []
-    share = (time.perf_counter() - begun) / max(1, len(able) * len(batch.rows))
-    for run, table in zip(able, tables, strict=True):
-        found[run] = [{"row": row, "seconds": share, **answered} for row, answered in table.items()]
-        if not kept:
+    together = [{run: method} for run, method in able.items()] if asked.timed else [able] if able else []
+    for methods_of_run in together:
+        wait(model.device)
+        begun = time.perf_counter()
+        tables = answer_batch(model, processor, methods_of_run.values(), batch, max_new_tokens)
+        wait(model.device)
+        share = (time.perf_counter() - begun) / (len(methods_of_run) * len(batch.rows))
+        for run, table in zip(methods_of_run, tables, strict=True):
+            found[run] = [{"row": row, "seconds": share, **answered} for row, answered in table.items()]
+    if not asked.kept:
+        for run in able:
             for one in found[run]:
                 del one["kept"], one["merged"]
     return found

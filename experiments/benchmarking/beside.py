@@ -7,6 +7,8 @@ from experiments.reports import published
 
 def published_average(numbers: PublishedNumbers, setting: Setting) -> str:
     """What a paper prints as the mean over its benchmarks for this method and number of tokens; empty if nothing."""
+    if setting.label in numbers.settings:
+        return _one(numbers, setting, "setting", numbers.settings[setting.label])
     return _one(numbers, setting, "tokens", "" if setting.tokens is None else str(setting.tokens))
 
 

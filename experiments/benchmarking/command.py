@@ -59,12 +59,13 @@ def main(sources: dict[str, Source] = SOURCES) -> None:
     parser.add_argument("--shard", default="0/1", help="i/n: only every n-th part of the answers, from the i-th on")
     parser.add_argument("--limit", type=int, default=0, help="only the first questions of each benchmark, for a trial")
     parser.add_argument("--benchmark", action="append", help="only this one of the recipe's; may be given again")
+    parser.add_argument("--modules", type=Path, help="folder of GlimpsePrune's modules; default: the recipe's `path`")
     parser.add_argument("--judge-url", help="of the endpoint of the recipe's judge")
     parser.add_argument("--rate", type=float, help="dry: answers a second; default: what was measured in --out")
     parser.add_argument("--dry", action="store_true", help="the same as dry")
     given = parser.parse_args()
     try:
-        recipe = narrowed(load(given.recipe), given.benchmark, given.judge_url)
+        recipe = narrowed(load(given.recipe), given.benchmark, given.judge_url, given.modules)
         if given.dry or given.what == "dry":
             print(dry.text(recipe, given.out, given.limit, given.rate))
             return
@@ -80,8 +81,10 @@ def main(sources: dict[str, Source] = SOURCES) -> None:
         parser.exit(1, f"error: {error}\n")
 
 
-def narrowed(recipe: Recipe, benchmarks: list[str] | None, judge_url: str | None) -> Recipe:
-    """The recipe with some of its benchmarks only, and another endpoint of its judge.
+def narrowed(
+    recipe: Recipe, benchmarks: list[str] | None, judge_url: str | None, modules: Path | None = None
+) -> Recipe:
+    """The recipe with some of its benchmarks only, another endpoint of its judge and other modules of GlimpsePrune's.
 
     Raises:
         ValueError: a benchmark that the recipe does not have.
@@ -93,7 +96,10 @@ def narrowed(recipe: Recipe, benchmarks: list[str] | None, judge_url: str | None
         changes.setdefault("benchmarks", {})[name] = recipe.benchmarks[name]
     if judge_url is not None and recipe.judge is not None:
         changes["judge"] = recipe.judge.model_copy(update={"url": judge_url})
-    return recipe.model_copy(update=changes)
+    if modules is not None and (glimpse := recipe.methods.get("glimpse")) is not None:
+        named = glimpse.model_copy(update={"parameters": glimpse.parameters | {"path": str(modules)}})
+        changes["methods"] = recipe.methods | {"glimpse": named}
+    return Recipe.model_validate({key: getattr(recipe, key) for key in Recipe.model_fields} | changes)
 
 
 def shard_of(text: str) -> tuple[int, int]:

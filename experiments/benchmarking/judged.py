@@ -69,9 +69,7 @@ GLIMPSEPRUNE = Protocol(
 )
 
 
-def score(
-    runs: Sequence[Run], questions: Questions, judge: Judge | None, protocol: Protocol | None, out: Path
-) -> None:
+def score(runs: Sequence[Run], questions: Questions, judge: Judge | None, protocol: Protocol | None, out: Path) -> None:
     """Have the answers of some runs of one benchmark judged, and store the scores.
 
     Raises:
@@ -92,8 +90,7 @@ def score(
     for run, table in answers.items():
         rows = []
         for answer in table.to_dict("records"):
-            row = {name: answer[name] for name in ("row", "id", "type", "prediction", "answer")}
-            row |= {"score": None, "unit": answer["id"], "stratum": "all", "said": None, "truth": None}
+            row = scored.unscored(answer)
             if (run, answer["row"]) in bodies:
                 row["score"] = protocol.score(replies[digest(bodies[run, answer["row"]])])
             rows.append(row)

@@ -45,12 +45,14 @@ class PublishedNumbers(Section):
         methods: "METHOD/SETTING" or "METHOD" to the method there; without an entry the method's own name.
         benchmarks: benchmark to the `setting` there. None named: the file's values are means over the paper's
             benchmarks, and stand beside ours.
+        settings: our settings to the `setting` there; without an entry the number of tokens has to be the same.
     """
 
     file: str
     metric: str
     methods: dict[str, str] = Field(default_factory=dict)
     benchmarks: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, str] = Field(default_factory=dict)
 
 
 class Recipe(Section):
@@ -66,6 +68,7 @@ class Recipe(Section):
         max_new_tokens: where a benchmark says nothing.
         max_pixels: of an image, for models that take any size; null: the model's own.
         kept: whether to store which visual tokens stayed.
+        timed: whether every setting runs alone, so that the table can tell its seconds a question.
         flops: a paper's convention whose FLOPs stand beside the exact ones.
         published: numbers to print beside.
         judge: who scores benchmarks that need a judge.
@@ -80,6 +83,7 @@ class Recipe(Section):
     max_new_tokens: Count
     max_pixels: Count | None = None
     kept: bool = False
+    timed: bool = False
     flops: str | None = None
     published: PublishedNumbers | None = None
     judge: Judge | None = None
@@ -122,9 +126,8 @@ class Recipe(Section):
         """What all answers have in common."""
         preset = presets.find(self.model)
         name = Path(self.model).name if self.model not in presets.PRESETS else self.model
-        return Asked(
-            name, preset.image, preset.system, self.batch_size, self.max_new_tokens, self.max_pixels, self.kept
-        )
+        own = {key: getattr(self, key) for key in ("batch_size", "max_new_tokens", "max_pixels", "kept", "timed")}
+        return Asked(name, preset.image, preset.system, **own)
 
 
 def load(path: Path) -> Recipe:

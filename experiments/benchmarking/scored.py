@@ -1,7 +1,7 @@
 """Scored answers: one table for each run, beside its answers' folder, made of them again at any time without a GPU."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,21 @@ SCHEMA = pa.schema(
 
 
 def path(out: Path, run: Run) -> Path:
-    """Of the scores of a run; its totals are beside it, in JSON."""
+    """Of the scores of a run; what scored them, and its totals, are beside it (`_told`)."""
     keys = Path(*(f"{key}={run.description[key]}" for key in KEYS))
     return out / "scores" / keys / f"{run.folder.name}.parquet"
+
+
+def _told(out: Path, run: Run) -> Path:
+    # Arrow passes over names that begin like this.
+    return path(out, run).with_name(f"_{run.folder.name}.json")
+
+
+def unscored(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored answer as a row without a score, which is a unit of its own in the only stratum."""
+    row = {name: answer[name] for name in ("row", "id", "type", "answer")}
+    row["prediction"] = None if pd.isna(answer["prediction"]) else answer["prediction"]
+    return row | {"score": None, "unit": answer["id"], "stratum": "all", "said": None, "truth": None}
 
 
 def write(out: Path, run: Run, rows: Iterable[dict[str, Any]], told: dict[str, Any]) -> None:
@@ -46,7 +58,7 @@ def write(out: Path, run: Run, rows: Iterable[dict[str, Any]], told: dict[str, A
     """
     found = [{**row, "correct": None if row["score"] not in (0.0, 1.0) else bool(row["score"])} for row in rows]
     # The numbers first: the table, which comes last, says that both are there.
-    cells.write_text(path(out, run).with_suffix(".json"), json.dumps(told, indent=1, sort_keys=True) + "\n")
+    cells.write_text(_told(out, run), json.dumps(told, indent=1, sort_keys=True) + "\n")
     cells.write_table(path(out, run), pa.Table.from_pylist(found, schema=SCHEMA))
 
 
@@ -63,5 +75,5 @@ def read(out: Path, run: Run) -> pd.DataFrame:
 
 def told(out: Path, run: Run) -> dict[str, Any]:
     """What `write` was told of a run."""
-    found: dict[str, Any] = json.loads(path(out, run).with_suffix(".json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(_told(out, run).read_text(encoding="utf-8"))
     return found

@@ -2,7 +2,7 @@
 
     OUT/answers/model=llava-1.5-7b/benchmark=pope/method=vispruner/setting=tokens-64/run=0123456789ab/part-00003.parquet
 
-The run's name is a digest of all that its answers depend on; `run.json` beside the parts says what that was. pandas and
+The run's name is a digest of all that its answers depend on; `_run.json` beside the parts says what that was. pandas and
 pyarrow read any of the folders as one table whose columns model, benchmark, ... come from the path.
 """
 
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from experiments.recorded import cells
 
 KEYS = ("model", "benchmark", "method", "setting")
-DESCRIPTION = "run.json"
+# Arrow passes over names that begin like this.
+DESCRIPTION = "_run.json"
 SCHEMA = pa.schema(
     [
         ("row", pa.int32()),  # in the benchmark
@@ -48,7 +49,7 @@ class Run:
     Attributes:
         folder: of its parts.
         parts: how many there are when it is complete.
-        description: what `run.json` holds: `KEYS`, `label`, `counted`, `questions` and what the answers depend on.
+        description: what `_run.json` holds: `KEYS`, `label`, `counted`, `questions` and what the answers depend on.
     """
 
     folder: Path

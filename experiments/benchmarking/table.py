@@ -84,9 +84,11 @@ def cells(recipe: Recipe, runs: Sequence[Run], scores: dict[Run, pd.DataFrame], 
     rows = []
     for run in runs:
         keys = {key: run.description[key] for key in stored.KEYS}
-        answers = run.read([*SHAPE, "reason"])
+        answers = run.read([*SHAPE, "reason", "seconds"])
         reasons = answers["reason"].dropna()
         cost = costs(config, keys["method"], answers, recipe.flops)
+        if recipe.timed:
+            cost["seconds"] = answers["seconds"].median()
         head = keys | {"counted": run.description["counted"], "questions": len(answers)}
         tail = cost | {"reason": reasons.iloc[0] if len(reasons) else "", "run": run.folder.name}
         found = list(metrics.measured(keys["benchmark"], scores[run]))
@@ -159,10 +161,11 @@ def layout(recipe: Recipe, numbers: pd.DataFrame) -> pd.DataFrame:
             line[_title(name, shown[name])] = _cell(row)
             if recipe.published is not None and name in recipe.published.benchmarks:
                 line[f"{name}, published"] = published_cell(recipe.published, setting, name)
+        line["mean"] = _mean(found)
         line["mean, % of full"] = _relative(found, by_cell, shown)
         if recipe.published is not None and not recipe.published.benchmarks:
-            line["mean, % of full, published"] = published_average(recipe.published, setting)
-        line |= _spent([row for row in found.values() if row is not None], recipe.flops)
+            line[f"published: {recipe.published.metric}"] = published_average(recipe.published, setting)
+        line |= _spent([row for row in found.values() if row is not None], recipe)
         rows.append(line)
     return pd.DataFrame(rows).fillna("")
 
@@ -181,6 +184,14 @@ def _cell(row: pd.Series | None) -> Measured | str:
     return value if row["n"] == row["questions"] else f"{value.plain()}, {row['n']} of {row['questions']}"
 
 
+def _mean(found: dict[str, Any]) -> str:
+    """The mean over all benchmarks in percent; a dash where one lacks, lacks questions, or is in points."""
+    rows = list(found.values())
+    if any(row is None or row["n"] < row["questions"] or row["unit"] == "points" for row in rows):
+        return "–"
+    return f"{100 * np.mean([row['value'] for row in rows]):.1f}"
+
+
 def _relative(found: dict[str, Any], by_cell: dict[tuple[str, ...], pd.Series], shown: dict[str, str]) -> str:
     """The mean over all benchmarks of percent of the unpruned model; a dash where one lacks, or lacks questions."""
     shares = []
@@ -192,11 +203,13 @@ def _relative(found: dict[str, Any], by_cell: dict[tuple[str, ...], pd.Series], 
     return f"{np.mean(shares):.1f}"
 
 
-def _spent(rows: list[pd.Series], convention: str | None) -> dict[str, str]:
-    """Means over the benchmarks of visual tokens and FLOPs."""
+def _spent(rows: list[pd.Series], recipe: Recipe) -> dict[str, str]:
+    """Means over the benchmarks of visual tokens, FLOPs and, where they were measured for themselves, seconds."""
     columns = {"mean visual tokens": "mean_visual_tokens", "TFLOPs": "tflops"}
-    if convention is not None:
-        columns[f"TFLOPs as {convention} counts"] = f"tflops_{convention}"
+    if recipe.flops is not None:
+        columns[f"TFLOPs as {recipe.flops} counts"] = f"tflops_{recipe.flops}"
+    if recipe.timed:
+        columns["seconds a question"] = "seconds"
     found = {}
     for title, column in columns.items():
         values = [float(row[column]) for row in rows if column in row and pd.notna(row[column])]

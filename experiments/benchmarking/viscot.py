@@ -32,7 +32,7 @@ class VisualCoT:
         QuestionsError: no folder given, no such file in it, or a file of another form.
     """
 
-    max_new_tokens: int | None = 1024  # the authors'
+    max_new_tokens: int | None = None
 
     def __init__(self, name: str, data: Path | None = None, limit: int = 0) -> None:
         if data is None:

@@ -35,14 +35,11 @@ def score(run: Run, questions: TaskQuestions, out: Path) -> None:
     metrics = {row: questions.task.process_results(documents[row], [texts[row]]) for row in texts}
     rows = []
     for answer in answers.to_dict("records"):
-        row = {name: answer[name] for name in ("row", "id", "type", "prediction", "answer")}
-        row |= {"score": None, "unit": answer["id"], "stratum": "all", "said": None, "truth": None}
+        row = scored.unscored(answer)
         if answer["row"] in metrics:
             # Anew: scoring may normalise a document in place.
             reading = READINGS.get(questions.task.config.task, _first)
             row |= reading(metrics[answer["row"]], questions.document(answer["row"]))
-        else:
-            row["prediction"] = None
         rows.append(row)
     complete = len(metrics) == len(answers)
     told = {"scorer": f"lmms-eval {version('lmms_eval')}", "totals": totals(questions, metrics) if complete else {}}

@@ -80,8 +80,8 @@ def method_files(method: type) -> set[Path]:
 
 
 def _unfinished(path: Path) -> Path:
-    """A name beside the file's that no other process uses, on this machine or another that shares the disk."""
-    return path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    """A hidden name beside the file's that no other process uses, here or on a machine that shares the disk."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def write_table(path: Path, table: pa.Table) -> None:
