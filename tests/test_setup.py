@@ -23,6 +23,8 @@ LOCKED = {
     for name, version in (line.split("==") for line in (ROOT / "requirements.lock").read_text().split())
 }
 PACKAGES = ("pruning", "analysis", "experiments")
+# The one room that needs another environment, and what of it.
+APART = ("experiments/lmms", "lmms_eval")
 # Where the lock was made; other systems and versions of Python leave out or add a few packages.
 LOCKED_ON = {"python_version": "3.11", "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
 
@@ -47,8 +49,10 @@ def needed(direct: dict[str, Requirement]) -> set[str]:
 
 
 def imported(folder: str) -> Iterator[str]:
-    """Top-level names of what the files of a folder import."""
+    """Top-level names of what the files of a folder import, but for the room apart."""
     for file in (ROOT / folder).rglob("*.py"):
+        if file.is_relative_to(ROOT / APART[0]):
+            continue
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 yield from (alias.name.split(".")[0] for alias in node.names)
@@ -91,6 +95,20 @@ def test_the_code_imports_declared_core_dependencies_only(package):
     outside = set(imported(package)) - set(sys.stdlib_module_names) - set(PACKAGES)
     brought = {canonicalize_name(name) for module in outside for name in of_distribution.get(module, [module])}
     assert brought <= requirements(PROJECT["dependencies"]).keys()
+
+
+def test_one_room_needs_lmms_eval_and_nothing_needs_that_room():
+    room, package = APART
+    texts = {file: file.read_text() for folder in PACKAGES for file in (ROOT / folder).rglob("*.py")}
+    inside = {file for file in texts if file.is_relative_to(ROOT / room)}
+    assert any(f"import {package}" in texts[file] for file in inside)
+    for file in texts.keys() - inside:
+        assert f"import {package}" not in texts[file] and f"from {package}" not in texts[file], file
+        assert "from experiments.lmms" not in texts[file] and "import experiments.lmms" not in texts[file], file
+    (benchmarks,) = requirements(EXTRAS["benchmarks"]).values()
+    pinned = dict(line.split("==") for line in (ROOT / "requirements-benchmarks.lock").read_text().split())
+    assert benchmarks.specifier.contains(pinned[package])
+    assert not {canonicalize_name(name) for name in pinned} & LOCKED.keys() - {"setuptools"}, "of the core's own lock"
 
 
 def test_imports_point_one_way():

@@ -2,8 +2,8 @@
 
     OUT/answers/model=llava-1.5-7b/benchmark=pope/method=vispruner/setting=tokens-64/run=0123456789ab/part-00003.parquet
 
-The run's name is a digest of all that its answers depend on; `_run.json` beside the parts says what that was. pandas and
-pyarrow read any of the folders as one table whose columns model, benchmark, ... come from the path.
+The run's name is a digest of all that its answers depend on; `_run.json` beside the parts says what that was. pandas
+and pyarrow read any of the folders as one table whose columns model, benchmark, ... come from the path.
 """
 
 import json

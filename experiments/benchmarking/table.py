@@ -90,7 +90,7 @@ def cells(recipe: Recipe, runs: Sequence[Run], scores: dict[Run, pd.DataFrame], 
         if recipe.timed:
             cost["seconds"] = answers["seconds"].median()
         head = keys | {"counted": run.description["counted"], "questions": len(answers)}
-        tail = cost | {"reason": reasons.iloc[0] if len(reasons) else "", "run": run.folder.name}
+        tail = cost | {"reason": reasons.iloc[0] if len(reasons) else "", "run": run.folder.name.removeprefix("run=")}
         found = list(metrics.measured(keys["benchmark"], scores[run]))
         for metric, n, value in found:
             ends = {"value": value.value, "ci_low": value.low, "ci_high": value.high}
@@ -156,7 +156,8 @@ def layout(recipe: Recipe, numbers: pd.DataFrame) -> pd.DataFrame:
         found = {name: by_cell.get((name, setting.method, setting.label, metric)) for name, metric in shown.items()}
         if not any(row is not None for row in found.values()):
             continue
-        line: dict[str, Any] = {"method": setting.method, "setting": setting.label}
+        counted = f" ({setting.counted})" if setting.counted else ""
+        line: dict[str, Any] = {"method": setting.method, "setting": setting.label + counted}
         for name, row in found.items():
             line[_title(name, shown[name])] = _cell(row)
             if recipe.published is not None and name in recipe.published.benchmarks:
@@ -228,7 +229,10 @@ def caption(recipe: Recipe, numbers: pd.DataFrame) -> str:
         f"questions: {asked}. Mean visual tokens: over the decoder layers' inputs. TFLOPs of a whole prefill, exact."
     )
     if counted:
-        text += f" A setting tokens-N is the published one for N, which counts: {', '.join(counted)}."
+        text += (
+            " A setting tokens-N is the published one for N; in brackets what N counts: tokens entering the language "
+            "model, the mean over its layers' inputs, the mean after its layers, or those in the last layer."
+        )
     if recipe.published is not None:
         text += f" Published numbers are from data/published/{recipe.published.file}.csv, and were not measured here."
     return " ".join([text, *recipe.departures])

@@ -1,7 +1,9 @@
 """Stored answers, replayed through lmms-eval's own `process_results` and aggregations. No model, no GPU, no cache."""
 
 import argparse
+import contextlib
 import inspect
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -78,7 +80,8 @@ def cut(text: str, until: list[str] | str) -> str:
 def totals(questions: TaskQuestions, metrics: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
     """lmms-eval's own aggregation of each of its metrics."""
     found = {}
-    with tempfile.TemporaryDirectory() as folder:
+    # Some of them print, which is no result of ours.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         wanted = argparse.Namespace(output_path=folder, process_with_media=False)
         for name, aggregate in questions.task.aggregation().items():
             values = [one[name] for one in metrics.values() if name in one]

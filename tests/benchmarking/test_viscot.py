@@ -1,11 +1,6 @@
 """Visual-CoT's sets: what is asked, and the judge that scores the answers, on a server on this machine."""
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,56 +13,15 @@ from experiments.benchmarking.viscot import VisualCoT
 from experiments.judge import JudgeError
 from experiments.parameters.sections import Judge
 from experiments.recorded.cells import write_table
+from tests.benchmarking.judge_server import Server
 from tests.benchmarking.tiny_deep import write_visual_cot
 
 SYSTEM = """
 You are responsible for proofreading the answers, you need to give a score to the model's answer by referring to the \
 standard answer, based on the given question. The full score is 1 point and the minimum score is 0 points. Please \
-output the score in the form "score: <score>". The evaluation criteria require that the closer the model's answer is to \
-the standard answer, the higher the score.
+output the score in the form "score: <score>". The evaluation criteria require that the closer the model's answer is \
+to the standard answer, the higher the score.
 """
-
-
-class Server(ThreadingHTTPServer):
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[dict[str, Any]] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    """The score is 1 where the answer ends in the right number, else .5."""
-
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append(body)
-        lines = dict(line.split(": ", 1) for line in body["messages"][1]["content"].splitlines() if ": " in line)
-        same = lines["standard answer"] == lines["model's answer"]
-        message = {
-            "role": "assistant",
-            "content": f"It is {'right' if same else 'near'}. Score: {1.0 if same else 0.5}",
-        }
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        data = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data.encode())
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
 
 
 def stored_run(out: Path, questions: VisualCoT, predictions: list[str | None]) -> Run:
