@@ -31,7 +31,7 @@ class Deadline:
 def write_rows(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """A CSV of these columns, whole or not at all.
 
-    pandas alone: what the stages write with needs pyarrow, which a borrowed machine may lack.
+    pandas alone: what the stages write with needs pyarrow, which a machine with a GPU may lack.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp")
