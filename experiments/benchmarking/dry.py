@@ -12,6 +12,8 @@ from experiments.benchmarking.recipe import Recipe
 
 # Of a stored answer without kept tokens, where none was measured; measured ones take its place.
 BYTES_AN_ANSWER = 200
+# In a part of fewer answers the file's own header is most of its bytes.
+ANSWERS_OF_A_MEASURE = 100
 
 
 def text(recipe: Recipe, out: Path, limit: int = 0, rate: float | None = None) -> str:
@@ -42,8 +44,8 @@ def text(recipe: Recipe, out: Path, limit: int = 0, rate: float | None = None) -
         lines.append("GPU hours: unknown; measure with `answer ... --limit 64` on the machine, or give --rate")
     else:
         lines.append(f"GPU hours: about {answers / rate / 3600:.1f} on one, without loading, scoring and a judge")
-    total = sum(count for _, count, _ in measured)
-    size = sum(written for *_, written in measured) / total if total else BYTES_AN_ANSWER
+    whole = [(count, written) for _, count, written in measured if count >= ANSWERS_OF_A_MEASURE]
+    size = sum(written for _, written in whole) / sum(count for count, _ in whole) if whole else BYTES_AN_ANSWER
     lines.append(f"disk: about {answers * size / 1e6:.0f} MB for answers, beside the weights and the data sets")
     return "\n".join(lines)
 
