@@ -24,6 +24,7 @@ from analysis.significance import mean_intervals
 from experiments import stage
 from experiments.asking import benchmarks
 from experiments.asking.boxes import seen_boxes
+from experiments.asking.handling import handled
 from experiments.asking.processors import load_processor
 from experiments.named import presets
 from experiments.parameters.load import Parameters
@@ -66,12 +67,13 @@ def table(parameters: Parameters) -> pd.DataFrame:
 
 def evidence_boxes(parameters: Parameters) -> dict[str, list[list[float]]]:
     """The boxes of each question that has any, by its id, in the frame that the vision tower sees."""
-    settings, source = parameters.evaluate, presets.find(parameters.model).source
-    image_processor = load_processor(source, AutoConfig.from_pretrained(source)).image_processor
+    settings, preset = parameters.evaluate, presets.find(parameters.model)
+    config = AutoConfig.from_pretrained(preset.source)
+    processor = handled(load_processor(preset.source, config), config, preset.image, preset.system)
     asked = benchmarks.load(settings.benchmark, settings.questions, settings.seed)
     sizes = [image.size for image in asked["image"]]
     found = {
-        name: seen_boxes(boxes, size, image_processor)
+        name: seen_boxes(boxes, size, processor.image_processor)
         for name, boxes, size in zip(asked["id"], asked["boxes"], sizes, strict=True)
     }
     return {name: boxes for name, boxes in found.items() if boxes}

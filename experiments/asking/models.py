@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import is_flash_attn_2_available
 
+from experiments.asking.handling import handled
 from experiments.asking.processors import load_processor
 from experiments.named.presets import ModelError, find
 from pruning.models.families import FAMILIES
@@ -44,7 +45,7 @@ def load(
     try:
         config = AutoConfig.from_pretrained(source)
         _check_family(name, config)
-        processor = load_processor(source, config, preset.image, preset.system)
+        processor = handled(load_processor(source, config), config, preset.image, preset.system)
         model, info = AutoModelForImageTextToText.from_pretrained(
             source,
             config=config,

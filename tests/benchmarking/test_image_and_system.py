@@ -1,13 +1,15 @@
 """`image: pad` and `system: vicuna`: what the vision tower and the language model get, and where boxes then are."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import AutoConfig
+from transformers import AutoConfig, ProcessorMixin
 
 from experiments.asking.boxes import seen_boxes
+from experiments.asking.handling import handled
 from experiments.asking.inputs import build_inputs
 from experiments.asking.models import load
 from experiments.asking.processors import load_processor
@@ -25,9 +27,14 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_llava(tmp_path_factory.mktemp("llava"))
 
 
+def processor_of(folder: Path, image: Any = "crop", system: Any = "none") -> ProcessorMixin:
+    config = AutoConfig.from_pretrained(folder)
+    return handled(load_processor(folder, config), config, image, system)
+
+
 def pixels(llava: Path, image: Image.Image, how: str) -> np.ndarray:
     """What the tower gets, as 8-bit values."""
-    processor = load_processor(llava, AutoConfig.from_pretrained(llava), image=how)
+    processor = processor_of(llava, image=how)
     seen = build_inputs(processor, [image], ["what"])["pixel_values"][0].numpy()
     mean, std = (
         np.array(getattr(processor.image_processor, name))[:, None, None] for name in ("image_mean", "image_std")
@@ -47,8 +54,8 @@ def test_cropping_shows_the_centre_and_padding_all_of_a_wide_image(llava: Path) 
 
 
 def test_boxes_follow(llava: Path) -> None:
-    config, box = AutoConfig.from_pretrained(llava), [[0.0, 0.0, 0.5, 0.5]]
-    crop, pad = (load_processor(llava, config, image=how).image_processor for how in ("crop", "pad"))
+    box = [[0.0, 0.0, 0.5, 0.5]]
+    crop, pad = (processor_of(llava, image=how).image_processor for how in ("crop", "pad"))
     assert seen_boxes(box, (640, 480), crop) == [pytest.approx([0, 0, 0.5, 0.5], abs=0.01)]
     assert seen_boxes(box, (640, 480), pad) == [pytest.approx([0, 0.125, 0.5, 0.5], abs=0.01)]
     left = [[0.0, 0.0, 0.1, 1.0]]  # not to be seen where the image is cropped
@@ -57,10 +64,9 @@ def test_boxes_follow(llava: Path) -> None:
 
 
 def test_the_system_sentence_stands_in_front_of_every_prompt(llava: Path) -> None:
-    config = AutoConfig.from_pretrained(llava)
     conversation = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what"}]}]
     plain, told = (
-        load_processor(llava, config, system=system).apply_chat_template(conversation, tokenize=False)
+        processor_of(llava, system=system).apply_chat_template(conversation, tokenize=False)
         for system in ("none", "vicuna")
     )
     assert told.startswith(SENTENCE)
@@ -79,4 +85,4 @@ def test_published_llava_is_asked_as_in_the_papers(llava: Path) -> None:
 def test_padding_is_refused_for_models_of_other_images(tmp_path: Path) -> None:
     folder = save_qwen(tmp_path)
     with pytest.raises(ModelError, match="image: pad is LLaVA-1.5's"):
-        load_processor(folder, AutoConfig.from_pretrained(folder), image="pad")
+        processor_of(folder, image="pad")
