@@ -27,6 +27,8 @@ from tests.analysis.figures.figure_inputs import (
     write_kept_tokens,
 )
 
+ROOT = Path(__file__).parents[3]
+
 
 @pytest.fixture
 def results(tmp_path, monkeypatch) -> Path:
@@ -52,6 +54,16 @@ def test_pdf_and_png_at_their_width_same_bytes_twice(name, results):
 def drawn(name: str, results: Path):
     with style.applied():
         return importlib.import_module(f"analysis.figures.{name}").draw(results)
+
+
+@pytest.mark.parametrize("name", ["significance", "pareto", "accuracy_against_budget"])
+def test_nothing_is_cut_off_at_the_edges(name, tmp_path):
+    with style.applied():
+        figure = importlib.import_module(f"analysis.figures.{name}").draw(ROOT / "results")
+        style.save(figure, tmp_path, name)
+    inches, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert inches.x0 >= -0.01 and inches.y0 >= -0.01
+    assert inches.x1 <= width + 0.01 and inches.y1 <= height + 0.01
 
 
 def legend_of(figure) -> dict[str, str]:
