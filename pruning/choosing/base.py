@@ -200,8 +200,7 @@ class KeepPerImage(BeforeLLM):
         checks.whole_number("keep", self.keep, minimum=1)
 
     def count(self, num_visual: int) -> int:
-        if self.keep > num_visual:
-            raise ValueError(f"keep={self.keep} is above the {num_visual} visual tokens of an image: lower keep")
+        checks.keep_of(self.keep, num_visual)
         return self.keep
 
 

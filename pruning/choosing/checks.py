@@ -16,30 +16,36 @@ def whole_number(name: str, value: Any, *, minimum: int = 0) -> None:
 def fraction(name: str, value: Any, *, zero: bool = True, one: bool = True) -> None:
     """Raise ValueError unless `value` is a real number in 0..1; `zero` and `one` say whether the ends are allowed."""
     low, high = "[" if zero else "(", "]" if one else ")"
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or not 0 <= value <= 1 or (value == 0 and not zero) or (value == 1 and not one):
+    if not _finite(value) or not 0 <= value <= 1 or (value == 0 and not zero) or (value == 1 and not one):
         raise ValueError(f"{name} must be a number in {low}0, 1{high}, not {value!r}")
 
 
 def not_negative(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a finite real number of at least 0."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or value < 0:
+    if not _finite(value) or value < 0:
         raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
 
 
 def above_zero(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a finite real number above 0."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or value <= 0:
+    if not _finite(value) or value <= 0:
         raise ValueError(f"{name} must be a number above 0, not {value!r}")
 
 
 def between(name: str, value: Any, low: float, high: float) -> None:
     """Raise ValueError unless `value` is a real number from `low` to `high`."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or not low <= value <= high:
+    if not _finite(value) or not low <= value <= high:
         raise ValueError(f"{name} must be a number from {low} to {high}, not {value!r}")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def keep_of(keep: int, num_visual: int) -> None:
+    """Raise ValueError unless an image has as many visual tokens as are to be kept."""
+    if keep > num_visual:
+        raise ValueError(f"keep={keep} is above the {num_visual} visual tokens of an image: lower keep")
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
@@ -50,8 +56,7 @@ def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 def percentage(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a real number above 0 and at most 100."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or not 0 < value <= 100:
+    if not _finite(value) or not 0 < value <= 100:
         raise ValueError(f"{name} must be a number in (0, 100], not {value!r}")
 
 

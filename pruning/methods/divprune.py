@@ -46,8 +46,7 @@ class DivPrune(BeforeLLM):
         if self.ratio is not None:
             return max(1, round(self.ratio * num_visual))
         keep = DEFAULT_KEEP if self.keep is None else self.keep
-        if keep > num_visual:
-            raise ValueError(f"keep={keep} is above the {num_visual} visual tokens of an image: lower keep")
+        checks.keep_of(keep, num_visual)
         return keep
 
     def select(self, seen: Observed) -> Tensor:

@@ -5,11 +5,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from pruning.choosing import checks, costs
 from pruning.choosing.base import KeepPerImage
 from pruning.choosing.merging import in_prompt, pick_rows, wide
+from pruning.choosing.quotas import hand_on
 from pruning.choosing.selection import rank
 from pruning.engine.contract import MergedTokens
 from pruning.engine.seen import Observed
@@ -169,14 +169,3 @@ class Crops:
     def means(self, values_BGS: Tensor) -> Tensor:
         """Mean over every run, `[B, G]`."""
         return (values_BGS * self.there_GS).sum(dim=2) / self.sizes_G
-
-
-def hand_on(quota_BG: Tensor, weight_BG: Tensor, sizes_G: Tensor, keep: int) -> Tensor:
-    """Quotas cut to what is there; what then lacks of `keep` goes to the runs of the largest weight that have room."""
-    cut_BG = quota_BG.minimum(sizes_G)
-    surplus_B1 = keep - cut_BG.sum(dim=1, keepdim=True)
-    order_BG = rank(weight_BG)
-    room_BG = (sizes_G - cut_BG).gather(1, order_BG)
-    before_BG = pad(room_BG.cumsum(dim=1)[:, :-1], (1, 0))
-    given_BG = (surplus_B1 - before_BG).clamp(min=0).minimum(room_BG)
-    return cut_BG.scatter_add(1, order_BG, given_BG)

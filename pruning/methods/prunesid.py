@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot, pad
 from pruning.choosing import checks, costs
 from pruning.choosing.base import KeepPerImage
 from pruning.choosing.merging import in_prompt, pick_rows, wide
+from pruning.choosing.quotas import hand_on
 from pruning.choosing.selection import by_groups, cosine_similarity, rank
 from pruning.engine.contract import MergedTokens
 from pruning.engine.seen import Observed
@@ -174,9 +175,4 @@ def shares(sizes_BQ: Tensor, survivors_BQ: Tensor, keep: int, patches: int) -> T
     rest_B1 = (patches - least_BQ.sum(dim=1, keepdim=True)).clamp(min=0)
     share_BQ = survivors_BQ.double() / survivors_BQ.sum(dim=1, keepdim=True)
     up_to_BQ = (share_BQ.cumsum(dim=1) * rest_B1).round().long()
-    given_BQ = (pad(up_to_BQ, (1, 0)).diff(dim=1) + least_BQ).minimum(most_BQ)
-    missing_B1 = patches - given_BQ.sum(dim=1, keepdim=True)
-    order_BQ = rank(survivors_BQ)
-    room_BQ = (most_BQ - given_BQ).gather(1, order_BQ)
-    before_BQ = room_BQ.cumsum(dim=1) - room_BQ
-    return given_BQ.scatter_add(1, order_BQ, (missing_B1 - before_BQ).clamp(min=0).minimum(room_BQ))
+    return hand_on(pad(up_to_BQ, (1, 0)).diff(dim=1) + least_BQ, survivors_BQ, most_BQ, patches)

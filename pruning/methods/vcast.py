@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity, normalize, pad
 
 from pruning.choosing import checks
 from pruning.choosing.merging import wide
-from pruning.choosing.selection import rank
+from pruning.choosing.quotas import hand_on
 from pruning.choosing.video import VideoMethod, by_frame, first_of_frames, indices
 from pruning.engine.seen import Observed
 from pruning.models.sizes import Sizes
@@ -86,8 +86,4 @@ def shared_out(share_BF: Tensor, keep: int, least: int, most: int) -> Tensor:
     exact_BF = share_BF / share_BF.sum(dim=1, keepdim=True) * (keep - frames * least)
     counts_BF = (least + exact_BF.floor().long()).clamp(max=most)
     fraction_BF = (exact_BF - exact_BF.floor()).masked_fill(counts_BF >= most, -1.0)
-    order_BF = rank(fraction_BF)
-    room_BF = (most - counts_BF).gather(1, order_BF)
-    before_BF = room_BF.cumsum(dim=1) - room_BF
-    left_B1 = keep - counts_BF.sum(dim=1, keepdim=True)
-    return counts_BF.scatter_add(1, order_BF, (left_B1 - before_BF).clamp(min=0).minimum(room_BF))
+    return hand_on(counts_BF, fraction_BF, torch.full_like(counts_BF, most), keep)

@@ -52,8 +52,7 @@ class TwoScans(BeforeLLM):
         return (min(family.full_attention_blocks(config), key=lambda block: abs(block - aim)),)
 
     def count(self, num_visual: int) -> int | None:
-        if self.keep > num_visual:
-            raise ValueError(f"keep={self.keep} is above the {num_visual} visual tokens of an image: lower keep")
+        checks.keep_of(self.keep, num_visual)
         return self.keep if self.exact else None
 
     def select(self, seen: Observed) -> Tensor | MergedTokens:

@@ -6,8 +6,9 @@ import torch
 import pruning
 from experiments.conformance.vision import Given
 from pruning.choosing.coverage import greedy_coverage
+from pruning.choosing.quotas import hand_on
 from pruning.methods.hiprune import HiPrune, by_number, in_raster
-from pruning.methods.holov import HoloV, hand_on
+from pruning.methods.holov import HoloV
 from pruning.methods.mmtok import keywords
 from pruning.methods.prunesid import PruneSID, shares, suppressed
 from pruning.methods.vscan import TwoScans, Windows, join
