@@ -55,9 +55,9 @@ class Record:
             numbers_GT, members_GTN = members.numbers_GT.tolist(), members.members_GTN.cpu()
             for image, (sample_number, start) in enumerate(zip(members.samples, members.starts, strict=True)):
                 for number, members_N in zip(numbers_GT[image], members_GTN[image], strict=True):
-                    members = (members_N.nonzero()[:, 0] + start).tolist()
-                    if members != [number]:
-                        merged[sample_number][number] = members
+                    own = (members_N.nonzero()[:, 0] + start).tolist()
+                    if own != [number]:
+                        merged[sample_number][number] = own
         for tokens, choice in self._merges:
             assert choice.merge is not None and choice.numbers_BS is not None
             taken_BK = choice.numbers_BS.gather(1, choice.merge.slots_BK).cpu()
