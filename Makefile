@@ -85,8 +85,8 @@ lab: setup
 	@echo "== lab: JupyterLab on notebooks/"
 	$(BIN)/jupyter lab
 
-# MkDocs lives in an environment of its own, so that requirements.lock need not know it; ruff formats the signatures. Notebooks are executed again when
-# they or what the pipeline made (dvc.lock) changed.
+# MkDocs lives in an environment of its own, so that requirements.lock need not know it; ruff formats the signatures.
+# Notebooks are executed again when they or what the pipeline made (dvc.lock) changed.
 DOCS := build/docs-env
 EXECUTED := $(patsubst notebooks/%,build/notebooks/%,$(wildcard notebooks/*.ipynb))
 

@@ -12,7 +12,6 @@ results/efficiency.csv, with device, dtype, threads and versions:
 """
 
 import json
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
-from transformers.generation import BaseStreamer
 
 import pruning
 from experiments import stage
 from experiments.asking import answers, benchmarks, clip, models
+from experiments.asking.clock import MB, Clock, cache_mb
 from experiments.asking.surroundings import surroundings
 from experiments.parameters.load import Parameters
 from experiments.recorded.cells import write_text
@@ -33,20 +32,6 @@ from pruning.choosing.base import Method
 
 RESULT = Path("results/efficiency.csv")
 MEASURES = ("prefill_ms", "decode_ms", "peak_memory_mb", "kv_cache_mb")
-MB = 2**20
-
-
-class Clock(BaseStreamer):
-    """Notes when generation takes the prompt, and when each new token arrives on the CPU: the device is done then."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def put(self, value: torch.Tensor) -> None:
-        self.seconds.append(time.perf_counter())
-
-    def end(self) -> None:
-        """Nothing is held back."""
 
 
 def table(parameters: Parameters) -> pd.DataFrame:
@@ -107,9 +92,8 @@ def measure(model: Any, method: Method | None, inputs: dict[str, torch.Tensor], 
         )
         peak = torch.cuda.max_memory_allocated(model.device) / MB if cuda else float("nan")
     begun, first, *_, last = clock.seconds
-    cache = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
     per_token = (last - first) / (new_tokens - 1)
-    return dict(zip(MEASURES, (1000 * (first - begun), 1000 * per_token, peak, cache / MB), strict=True))
+    return dict(zip(MEASURES, (1000 * (first - begun), 1000 * per_token, peak, cache_mb(output)), strict=True))
 
 
 def medians(pairs: list[tuple[dict[str, float], ...]]) -> dict[str, float]:

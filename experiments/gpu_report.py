@@ -17,7 +17,6 @@ See docs/gpu.md.
 import argparse
 import gc
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,7 @@ import torch
 import transformers
 
 from experiments.gpu import correctness, full_size, launches
-from experiments.gpu.output import Deadline, message, write_rows
+from experiments.gpu.output import Deadline, message, write_rows, write_text
 from experiments.gpu.shapes import SHAPES
 from experiments.gpu.subjects import EMBEDDED, Subject, subject
 
@@ -103,9 +102,7 @@ class Report:
         write_rows(self.output / "gpu_correctness.csv", correctness.COLUMNS, self.checks)
         write_rows(self.output / "gpu_report.csv", ("device", *full_size.COLUMNS), self._with_device(self.times))
         write_rows(self.output / "gpu_launches.csv", ("device", *launches.COLUMNS), self._with_device(self.kernels))
-        unfinished = self.output / "gpu_device.json.tmp"
-        unfinished.write_text(json.dumps(self.about, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, self.output / "gpu_device.json")
+        write_text(self.output / "gpu_device.json", json.dumps(self.about, indent=1) + "\n")
 
     def _with_device(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{"device": self.about["device"]} | row for row in rows]

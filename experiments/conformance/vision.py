@@ -53,6 +53,19 @@ class Given(Observed):
         return merged_BTC
 
 
+def _behind_cls(arrays: Case, **further: Tensor) -> Given:
+    """What is seen where the golden hidden states have [CLS] in front of the patches."""
+    hidden = arrays["hidden"]
+    return Given(
+        hidden.shape[1] - 1,
+        cls_attention_BHN=arrays["cls_attention"],
+        cls_features_BC=hidden[:, 0],
+        features_BNC=hidden[:, 1:],
+        projected_BND=hidden[:, 1:],
+        **further,
+    )
+
+
 def vispruner(params: Case, arrays: Case) -> dict[str, Tensor]:
     method = VisPruner(keep=params["keep"], important_ratio=params["important_ratio"])
     attention, features = arrays["cls_attention"], arrays["features"]
@@ -79,16 +92,7 @@ def cdpruner(params: Case, arrays: Case) -> dict[str, Tensor]:
 
 def visionzip(params: Case, arrays: Case) -> dict[str, Tensor]:
     method = VisionZip(dominant=params["dominant"], contextual=params["contextual"])
-    hidden = arrays["hidden"]
-    seen = Given(
-        hidden.shape[1] - 1,
-        cls_attention_BHN=arrays["cls_attention"],
-        cls_features_BC=hidden[:, 0],
-        features_BNC=hidden[:, 1:],
-        projected_BND=hidden[:, 1:],
-        head_keys_BNC=arrays["keys"][:, 1:],
-    )
-    merged = method.select(seen)
+    merged = method.select(_behind_cls(arrays, head_keys_BNC=arrays["keys"][:, 1:]))
     return {"kept": merged.numbers_BT[:, 1 : params["dominant"]], "tokens": merged.tokens_BTD}
 
 
@@ -139,15 +143,7 @@ def mmtok(params: Case, arrays: Case) -> dict[str, Tensor]:
 
 
 def prunesid(params: Case, arrays: Case) -> dict[str, Tensor]:
-    hidden = arrays["hidden"]
-    seen = Given(
-        hidden.shape[1] - 1,
-        cls_attention_BHN=arrays["cls_attention"],
-        cls_features_BC=hidden[:, 0],
-        features_BNC=hidden[:, 1:],
-        projected_BND=hidden[:, 1:],
-    )
-    index = PruneSID(keep=params["keep"], pca=params["pca"]).select(seen).numbers_BT[:, 1:]
+    index = PruneSID(keep=params["keep"], pca=params["pca"]).select(_behind_cls(arrays)).numbers_BT[:, 1:]
     return {"token_index": index, "kept": index.sort(dim=1).values}
 
 

@@ -47,10 +47,8 @@ class Setting:
         plain = "eager" if attention == "eager" else "sdpa"
         self.model = on_device(subject.model, device, dtype, plain)
         self.masked = on_device(subject.model, device, dtype, "eager")
-        self.exact = on_device(subject.model, torch.device("cpu"), torch.float32, "eager")
-        prompts = subject.padded if padded and subject.padded is not None else subject.inputs
-        self.prompts = prompts
-        self.inputs = given(prompts, self.model)
+        self.prompts = subject.prompts(padded)
+        self.inputs = given(self.prompts, self.model)
         self.methods = subject.methods(self.model)
 
     def kernel(self) -> AbstractContextManager[Any]:
@@ -87,7 +85,7 @@ class Setting:
         difference, scale = deviation(pruned, expected)
         tolerance = TOLERANCE
         if self.dtype != torch.float32:
-            rounding, _ = deviation(expected, masked(self.exact, self.prompts, method, record))
+            rounding, _ = deviation(expected, masked(self.subject.exact, self.prompts, method, record))
             tolerance = max(tolerance, 2 * rounding / scale)
         return row | {
             "oracle": "masked",
@@ -168,8 +166,7 @@ def _short(path: str) -> str:
 @torch.inference_mode()
 def references(subject: Subject, padded: bool = False) -> dict[str, list[list[set[int]]]]:
     """What every method keeps on the CPU in float32."""
-    prompts = subject.padded if padded and subject.padded is not None else subject.inputs
-    found = {}
+    prompts, found = subject.prompts(padded), {}
     for name, method in subject.methods(subject.model).items():
         with method(subject.model) as record:
             subject.model(**prompts, use_cache=True, logits_to_keep=1)

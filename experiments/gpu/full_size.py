@@ -1,6 +1,5 @@
 """Prefill, decoding and memory of every method on a model of random weights, beside the full and the short prompt's."""
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from experiments.gpu.output import Deadline, message
 from experiments.gpu.shapes import Shape
 from experiments.gpu.timing import Run, Short
 from pruning.choosing.base import Method
-from pruning.choosing.budget import InfeasibleBudget, mean_visual_tokens
+from pruning.choosing.budget import mean_visual_tokens
 from pruning.engine.encoded import EncodedImages
 from pruning.models import flops
 from pruning.models.sizes import Sizes
@@ -80,9 +79,7 @@ class Report:
     def _cell(self, name: str, keep: int, modules: Any) -> Cell | None:
         try:
             method = methods.method_at(name, keep, self.shape.visual_tokens, self.layers, modules)
-        except InfeasibleBudget as error:
-            return Cell(keep, name, None, message(error))
-        except Exception as error:  # as above
+        except Exception as error:  # out of reach, or as above
             return Cell(keep, name, None, message(error))
         if method is None:
             return None
@@ -157,9 +154,6 @@ class Report:
         """Let go of the model."""
         self.cells.clear()
         del self.model, self.images, self.inputs, self.full
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def ratios(ours: dict[int, float], theirs: dict[int, float]) -> list[float]:

@@ -9,8 +9,7 @@ from pruning.glimpse.modules import GlimpseModules
 # In the order in which they are measured.
 BEFORE = ("vispruner", "random", "fastervlm", "divprune", "visionzip", "cdpruner", "prumerge_plus")
 INSIDE = ("fastv", "sequential_prune", "sparsevlm", "pyramiddrop", "dart", "vtw")
-NAMES = ("vispruner", "fastv", "sequential_prune", "glimpse", *(n for n in (*BEFORE, *INSIDE) if n not in
-         ("vispruner", "fastv", "sequential_prune")))  # fmt: skip
+NAMES = tuple(dict.fromkeys(("vispruner", "fastv", "sequential_prune", "glimpse", *BEFORE, *INSIDE)))
 
 
 def method_at(name: str, keep: int, visual_tokens: int, layers: int, glimpse: GlimpseModules | None) -> Method | None:

@@ -33,9 +33,14 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]
 
     pandas alone: what the stages write with needs pyarrow, which a machine with a GPU may lack.
     """
+    write_text(path, pd.DataFrame(rows, columns=list(columns)).to_csv(index=False, float_format="%.6g"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """A file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp")
-    pd.DataFrame(rows, columns=list(columns)).to_csv(unfinished, index=False, float_format="%.6g")
+    unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
 
 

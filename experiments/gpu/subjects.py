@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ class Subject:
     padded: dict[str, Tensor] | None
     keep: int
     glimpse: Callable[[PreTrainedModel], Method] | None
+
+    @cached_property
+    def exact(self) -> PreTrainedModel:
+        """The model in eager attention, which can hide tokens."""
+        return on_device(self.model, torch.device("cpu"), torch.float32, "eager")
+
+    def prompts(self, padded: bool) -> dict[str, Tensor]:
+        """The prompts, those with padding where asked for and there."""
+        return self.padded if padded and self.padded is not None else self.inputs
 
     def methods(self, model: PreTrainedModel) -> dict[str, Method]:
         """By name, for a copy of the model; what has no setting there is left out."""

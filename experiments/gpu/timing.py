@@ -9,27 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.generation import BaseStreamer
 
+from experiments.asking.clock import MB, Clock, cache_mb
+from experiments.asking.surroundings import wait
 from pruning.choosing.base import Method
 from pruning.engine.encoded import EncodedImages
 from pruning.models.families import family_of
 
-MB = 2**20
 NEW_TOKENS = 7
-
-
-class Clock(BaseStreamer):
-    """Notes when each new token has arrived on the CPU: the device is done then."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def put(self, value: Tensor) -> None:
-        self.seconds.append(time.perf_counter())
-
-    def end(self) -> None:
-        """Nothing is held back."""
 
 
 class Run:
@@ -131,11 +118,6 @@ class Short:
         return {"decode_ms": per_token(self.model, given)}
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def timed(device: torch.device, run: Callable[[], Any]) -> tuple[dict[str, float], Any]:
     """Milliseconds, and the most memory that was allocated (NaN on a CPU), of something whose output comes back too."""
     cuda = device.type == "cuda"
@@ -160,8 +142,3 @@ def per_token(model: Any, inputs: dict[str, Tensor]) -> float:
     )  # fmt: skip
     arrived = np.array(clock.seconds)[-NEW_TOKENS:]
     return float(1000 * np.median(np.diff(arrived)))
-
-
-def cache_mb(output: Any) -> float:
-    """Keys and values of all layers."""
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers) / MB
