@@ -12,6 +12,7 @@ import torch
 import pruning
 from experiments.gpu.masking import hidden, visible
 from pruning.models.families import family_of
+from tests.pruning.methods.entering import first_and_last, places
 from tests.tiny_models import FAMILIES, IMAGE, LAYERS, take_row
 
 PAGE = Path(__file__).parents[3] / "docs/methods.md"
@@ -212,33 +213,6 @@ def test_a_batch_is_its_prompts_one_by_one(family, case):
             assert record.visual_tokens[row] == make(case).visual_tokens_per_layer(visual, LAYERS)
     assert case == "full" or record.visual_tokens[0][-1] < int((inputs["input_ids"][0] == IMAGE).sum())
     assert record.visual_tokens[0] != record.visual_tokens[2] or case == "vtw"
-
-
-def first_and_last(model, inputs):
-    """What enters the first and the last layer: hidden states `[B, S, D]` and cosines of the positions `[B, S, d]`."""
-    caught = []
-
-    def catch(module, args, kwargs):
-        cos = kwargs["position_embeddings"][0]
-        caught.append((args[0], cos.expand(len(args[0]), -1, -1)))
-
-    layers = family_of(model).layers
-    handles = [layers[index].register_forward_pre_hook(catch, with_kwargs=True) for index in (0, -1)]
-    model(**inputs)
-    for handle in handles:
-        handle.remove()
-    return caught
-
-
-def places(rows, among):
-    """For every row the first of `among` behind the last one found that equals it; -1 from where there is none."""
-    found, start = [], 0
-    equal = (rows[:, None] == among).all(dim=-1)
-    for match in equal:
-        hits = match[start:].nonzero()[:, 0]
-        found.append(start + int(hits[0]) if len(hits) and found[-1:] != [-1] else -1)
-        start = found[-1] + 1
-    return found
 
 
 @pytest.mark.parametrize("case", CASES)
